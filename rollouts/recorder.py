@@ -1,0 +1,175 @@
+"""Every scored completion of a run, one parquet file per step: `samples/step-00012.parquet`.
+
+What the policy wrote, the program taken from it, what each test said, what it was rewarded and how it was
+weighted. A file appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.errors import DataError
+from assay.types import Completion, RewardResult, ScoredGroup
+
+_NAME = re.compile(r"step-(\d+)\.parquet")
+
+COLUMNS = {
+    "step": "int64",
+    "task_id": "string",
+    "source": "string",
+    "prompt": "string",
+    "index": "int64",  # place in its group
+    "completion": "string",
+    "program": "string",
+    "verdict": "string",
+    "tests": "list<string>",  # one verdict per test
+    "reward": "double",  # null when the harness failed
+    "reward_compiler": "double",
+    "reward_rm": "double",
+    "parts": "string",  # every signal as JSON, for rewards of your own
+    "advantage": "double",  # null when masked
+    "tokens": "int64",
+    "finish_reason": "string",
+    "policy_version_min": "int64",
+    "policy_version_max": "int64",
+    "mismatch_max": "double",  # largest |log-ratio| between trainer and engine, nats
+    "isolation": "string",
+    "detail": "string",
+    "seconds": "double",
+}
+
+
+class SampleRecorder:
+    """Writes the samples of each step into `folder`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def write(
+        self,
+        step: int,
+        scored: Sequence[ScoredGroup],
+        advantages: Sequence[Sequence[float | None]],  # [groups][G]
+        prompts: Sequence[str],  # [groups]
+        mismatch: Sequence[Sequence[float | None]] | None = None,  # [groups][G]
+    ) -> Path:
+        """Write one step, replacing an earlier file of the same step, and return its path."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [row for group in _groups(scored, advantages, prompts, mismatch) for row in _rows(step, *group)]
+        table = pa.Table.from_pylist(rows, schema=_schema())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{step:05d}.parquet"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            pq.write_table(table, temporary, compression="zstd")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def remove_after(self, step: int) -> list[int]:
+        """Delete the files of later steps, for a run that resumes at `step`; returns the steps removed."""
+        removed = [(number, path) for number, path in _files(self.folder) if number > step]
+        for _, path in removed:
+            path.unlink()
+        return [number for number, _ in removed]
+
+
+def recorded_steps(folder: str | Path) -> list[int]:
+    """The steps that have a file, in order."""
+    return [number for number, _ in _files(Path(folder))]
+
+
+def read_samples(folder: str | Path, steps: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """The recorded rows, by step, group and place in the group; only those of `steps` where given."""
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = []
+    for number, path in _files(Path(folder)):
+        if steps is None or number in steps:
+            rows += pq.read_table(path).to_pylist()
+    return rows
+
+
+def _files(folder: Path) -> list[tuple[int, Path]]:
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("step-*.parquet")]
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    types = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "list<string>": pa.list_(pa.string())}
+    return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+
+
+def _groups(
+    scored: Sequence[ScoredGroup],
+    advantages: Sequence[Sequence[float | None]],
+    prompts: Sequence[str],
+    mismatch: Sequence[Sequence[float | None]] | None,
+) -> list[tuple[ScoredGroup, Sequence[float | None], str, Sequence[float | None]]]:
+    """The four arguments side by side; lengths that differ are an error, never a silent cut."""
+    if mismatch is None:
+        mismatch = [[None] * len(group.results) for group in scored]
+    lengths = {"scored": len(scored), "advantages": len(advantages), "prompts": len(prompts), "mismatch": len(mismatch)}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"samples: {', '.join(f'{n} {k}' for k, n in lengths.items())}; give one of each per group")
+    groups = list(zip(scored, advantages, prompts, mismatch, strict=True))
+    for group, values, _, ratios in groups:
+        if not len(group.results) == len(values) == len(ratios):
+            raise DataError(
+                f"samples of task {group.group.task.id!r}: {len(group.results)} completions, {len(values)} advantages, "
+                f"{len(ratios)} mismatches; give one per completion"
+            )
+    return groups
+
+
+def _rows(
+    step: int, scored: ScoredGroup, advantages: Sequence[float | None], prompt: str, mismatch: Sequence[float | None]
+) -> list[dict[str, Any]]:
+    task = scored.group.task
+    shared = {"step": step, "task_id": task.id, "source": task.source, "prompt": prompt}
+    pairs = zip(scored.group.completions, scored.results, advantages, mismatch, strict=True)
+    return [
+        {**shared, "index": i, "advantage": advantage, "mismatch_max": ratio, **_said(completion), **_judged(result)}
+        for i, (completion, result, advantage, ratio) in enumerate(pairs)
+    ]
+
+
+def _said(completion: Completion) -> dict[str, Any]:
+    oldest, newest = completion.policy_version
+    return {
+        "completion": _clean(completion.text),
+        "tokens": len(completion.token_ids),
+        "finish_reason": completion.finish_reason.value,
+        "policy_version_min": oldest,
+        "policy_version_max": newest,
+    }
+
+
+def _judged(result: RewardResult) -> dict[str, Any]:
+    return {
+        "program": _clean(result.program),
+        "verdict": result.verdict.value,
+        "tests": [test.verdict.value for test in result.tests],
+        "reward": result.reward,
+        "reward_compiler": result.parts.get("compiler"),
+        "reward_rm": result.parts.get("rm"),
+        "parts": json.dumps(dict(result.parts)),
+        "isolation": result.isolation,
+        "detail": _clean(result.detail),
+        "seconds": result.seconds,
+    }
+
+
+def _clean(text: str) -> str:
+    """Lone surrogates, which a program may print, cannot be stored as UTF-8; they become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
