@@ -1,0 +1,77 @@
+"""What the rollout side needs to be told: the engine, the sampling and where the tasks are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from assay.config import Section
+
+
+class EngineConfig(Section):
+    """The vLLM engines. The defaults are those of a small model on a CPU."""
+
+    kind: Literal["vllm", "fake"] = "vllm"
+    engines: int = Field(1, ge=1, description="rollout actors; tasks are dealt out among them")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_num_seqs: int = Field(128, ge=1, description="sequences decoded at once by one engine")
+    kv_cache_gib: float = Field(1.0, gt=0, description="CPU only: memory set aside for the KV cache")
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="CUDA only")
+    enforce_eager: bool = True
+    threads: int | None = Field(None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset")
+
+
+class SamplingConfig(Section):
+    """How completions are drawn in training. Evaluation has its own section."""
+
+    temperature: float = Field(1.0, gt=0)
+    max_prompt_tokens: int = Field(512, ge=1, description="longer prompts are left out, and counted")
+    max_completion_tokens: int = Field(1024, ge=1)
+
+
+class ProofConfig(Section):
+    """How sharply the engine has to agree with the trainer after each sync (DESIGN, law 4).
+
+    `tensor_rtol` bounds the relative difference of every module of the engine on random inputs; unset, it is
+    1e-5 in fp32 (a module that holds the right weights differs by about 1e-6) and 3e-2 in 16 bits. Weights that
+    can be read as they are (embeddings, norms) must be equal to the bit in any case. `logprob_atol` bounds the probe's log-probabilities: its
+    median always, and all but `flips_allowed` of its tokens, because a router may break a near-tie the other way
+    and then differ visibly on that one token.
+    """
+
+    tensor_rtol: float | None = Field(None, gt=0)
+    logprob_atol: float = Field(1e-3, gt=0)
+    flips_allowed: float = Field(0.1, ge=0, lt=0.5)
+
+
+class RolloutConfig(Section):
+    engine: EngineConfig = EngineConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    proof: ProofConfig = ProofConfig()
+
+
+class TaskFile(Section):
+    """One file of tasks. `format` names a row of `rollouts.tasks.FORMATS`."""
+
+    path: str
+    format: Literal["assay", "mbpp"] = "assay"
+    limit: int | None = Field(None, ge=1, description="only the first so many")
+
+
+class TasksConfig(Section):
+    """The prompts. `generator` makes the files first: `generate(out_dir, seed=..., **options)` in a Python file."""
+
+    generator: str | None = None
+    options: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    train: TaskFile | None = None
+    heldout: TaskFile | None = None
+    check: Literal["all", "sample", "none"] = Field(
+        "sample", description="run reference solutions before training: every one, 64 of them, or none"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> TasksConfig:
+        if self.generator is None and self.train is None:
+            raise ValueError("name a `train` file, or a `generator` that writes one")
+        return self

@@ -1,0 +1,40 @@
+"""What the rest of assay knows about an inference engine, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from assay.types import Completion
+from rollouts.weights import SyncReport, WeightBundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How one call draws. `temperature` 0 is greedy. `seed` makes the draw repeatable, whatever else is in flight."""
+
+    temperature: float
+    max_tokens: int
+    samples: int = 1  # G
+    seed: int = 0
+
+
+class Engine(Protocol):
+    """Prompts in, completions out; holds one version of the policy at a time."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+        """G completions for each prompt (token ids), in the order of the prompts. Raises InfraFailure."""
+        ...
+
+    def load_weights(self, bundle: WeightBundle) -> SyncReport:
+        """Take over the weights and say, tensor by tensor, whether they are held. Raises WeightMismatch."""
+        ...
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of every token but the first, [len - 1] each: the probe that proves the computation."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine. May be called twice."""
+        ...
