@@ -1,0 +1,198 @@
+"""The policy on disk: make one from nothing, or load one, and say in one line what is wrong with a folder.
+
+Importing this module does not import torch; the functions do.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from assay.checkpoint import writing
+from assay.config import Section
+from assay.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class InitConfig(Section):
+    """Sizes of a random DeepSeek-V2 mixture of experts: the published architecture in small.
+
+    `kv_lora_rank` and `qk_rope_head_dim` keep their published 512 + 64: vLLM's latent attention on a CPU takes
+    no other sum. Everything else may shrink. The gate is DeepSeek-V2-Lite's: softmax over all experts, greedy
+    top-k, no renormalisation, scale 1.
+    """
+
+    hidden_size: int = Field(128, ge=8)
+    num_hidden_layers: int = Field(3, ge=1)
+    num_attention_heads: int = Field(4, ge=1)
+    qk_nope_head_dim: int = Field(32, ge=1)
+    qk_rope_head_dim: int = Field(64, ge=2)
+    v_head_dim: int = Field(32, ge=1)
+    kv_lora_rank: int = Field(512, ge=1)
+    intermediate_size: int = Field(256, ge=1)
+    moe_intermediate_size: int = Field(64, ge=1)
+    n_routed_experts: int = Field(8, ge=1)
+    n_shared_experts: int = Field(1, ge=1)
+    num_experts_per_tok: int = Field(2, ge=1)
+    first_k_dense_replace: int = Field(1, ge=0)
+    max_position_embeddings: int = Field(2048, ge=16)
+    initializer_range: float = Field(0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _experts(self) -> InitConfig:
+        if self.num_experts_per_tok > self.n_routed_experts:
+            raise ValueError(
+                f"num_experts_per_tok={self.num_experts_per_tok} of n_routed_experts={self.n_routed_experts}"
+            )
+        return self
+
+
+class PolicyConfig(Section):
+    """Where the policy comes from: `path` (a Hugging Face folder or hub name) or `init` (random weights)."""
+
+    path: str | None = None
+    init: InitConfig | None = None
+    vocab_size: int = Field(1024, ge=262, description="of the tokenizer trained for `init`")
+    dtype: Dtype = "float32"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PolicyConfig:
+        if (self.path is None) == (self.init is None):
+            raise ValueError("set exactly one of policy.path (a checkpoint) and policy.init (random weights)")
+        return self
+
+
+def create_policy(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase, seed: int, out_dir: str | Path) -> Path:
+    """Write a random policy and its tokenizer as a Hugging Face folder; the same seed gives the same bytes."""
+    import torch
+    from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
+
+    if config.init is None:
+        raise ConfigError("policy.init: required to create a policy; policy.path names one that exists")
+    sizes = config.init.model_dump()
+    hf_config = DeepseekV2Config(
+        **sizes,
+        vocab_size=len(tokenizer),
+        num_key_value_heads=config.init.num_attention_heads,
+        q_lora_rank=None,
+        topk_method="greedy",
+        n_group=1,
+        topk_group=1,
+        scoring_func="softmax",
+        norm_topk_prob=False,
+        routed_scaling_factor=1.0,
+        moe_layer_freq=1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = DeepseekV2ForCausalLM(hf_config)
+    with writing(Path(out_dir), {"kind": "policy", "seed": seed}) as folder:
+        save_policy(model, tokenizer, folder)
+    return Path(out_dir)
+
+
+def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write model and tokenizer into `folder`; wrap it in `checkpoint.writing` to have it complete or not at all."""
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+    except SafetensorError as error:  # safetensors' own word for a full disk
+        raise OSError(errno.EIO, _one_line(error)) from None
+
+
+def load_policy(path: str | Path, dtype: Dtype = "float32") -> PreTrainedModel:
+    """The causal language model in a folder or on the hub, in `dtype`, with attention that respects packing.
+
+    Raises CheckpointError, in one line, where the folder is incomplete, of another architecture, or where names
+    or shapes of its weights are not those its configuration asks for.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    check_folder(path)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be loaded: {_one_line(error)}") from None
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if info.get(what):
+            raise CheckpointError(f"{path}: {what.replace('_keys', ' weights')}: {_some(info[what])}")
+    model.config.use_cache = False
+    return model
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder or on the hub. Raises CheckpointError where there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: no tokenizer can be loaded: {_one_line(error)}") from None
+
+
+def check_folder(path: str | Path, architecture: str = "ForCausalLM") -> None:
+    """Look at a local checkpoint folder without loading it; a hub name passes, the hub answers for itself."""
+    folder = Path(path)
+    if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not str(path).startswith("."):
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{path}: no such folder; name a Hugging Face folder or a hub model like org/name")
+    config = _read_config(folder)
+    found = config.get("architectures") or [f"model_type {config.get('model_type')!r} without an architecture"]
+    if not any(str(name).endswith(architecture) for name in found):
+        raise CheckpointError(f"{path}: expected a *{architecture} checkpoint, found {', '.join(map(str, found))}")
+    absent = [name for name in _weight_files(folder) if not (folder / name).is_file()]
+    if absent:
+        raise CheckpointError(f"{path}: incomplete, {_some(absent)} is missing; point to a finished checkpoint")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointError(f"{folder}: no config.json, so not a Hugging Face checkpoint") from None
+    except ValueError as error:
+        raise CheckpointError(f"{folder}/config.json: not valid JSON: {_one_line(error)}") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder}/config.json: expected a mapping")
+    return config
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """The weight files a complete folder has: those its index names, or the single one."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        single = next((n for n in ("model.safetensors", "pytorch_model.bin") if (folder / n).is_file()), None)
+        return [single or "model.safetensors"]
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{index}: not a valid weight index") from None
+
+
+def _some(names: Any) -> str:
+    names = [str(n) for n in sorted(names, key=str)]
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:300] or type(error).__name__
