@@ -1,0 +1,149 @@
+"""The host's half of the drivers: what goes into a box to have an answer called, and how an answer in C is built.
+
+No expected value passes through here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.errors import EnvironmentProblem, InfraFailure
+from rewards.languages import ARTEFACT, LANGUAGES, interpreter
+from rewards.records import Report, read_report, require_start
+from rewards.sandbox.base import Job, Limits, RunResult
+from rewards.verifiers.base import Bench, whole
+
+_HERE = Path(__file__).resolve().parent / "sandbox"
+_C = LANGUAGES["c"]
+_MESSAGE_BYTES = 4000
+#: type -> what it is in C; an array is followed by its length
+C_TYPES = {"int": "int", "bool": "int", "string": "const char *", "int[]": "const int *"}
+
+
+class CompileError(ValueError):
+    """The compiler's complaint about an answer."""
+
+
+def call_python(
+    bench: Bench, limits: Limits, parts: Mapping[str, str], tests: Sequence[Any]
+) -> tuple[RunResult, Report]:
+    """Run `tests` against an answer in Python, each in a fresh child.
+
+    `parts` holds the sources prelude, answer and setup, run in this order in one namespace. A test is an expression,
+    or a tuple (function name, arguments). Raises InfraFailure when the driver did not start.
+    """
+    job = {
+        "prelude": "",
+        "setup": "",
+        **parts,
+        "tests": list(tests),
+        "cpu_s": limits.cpu_s,
+        "wall_s": limits.wall_s,
+        "value_bytes": bench.value_bytes,
+        "stop_on_timeout": bench.stop_on_timeout,
+        "alone": "pid" in bench.sandbox.isolation.features,
+    }
+    driver = bench.keep("driver_python", lambda: (_HERE / "driver_python.py").read_bytes())
+    run = bench.sandbox.run(
+        Job(
+            argv=(interpreter(), "-I", "-S", "driver.py"),
+            files={"driver.py": driver},
+            stdin=ascii(job).encode(),
+            limits=whole(limits, len(tests)),
+        )
+    )
+    report = read_report(run.stdout)
+    require_start(run, report)
+    return run, report
+
+
+def call_c(
+    bench: Bench, limits: Limits, program: str, entry: str, types: Sequence[str], tests: Sequence[Sequence[Any]]
+) -> tuple[RunResult, Report]:
+    """Compile an answer in C, then call `entry` with each argument list in `tests`, each in a fresh child.
+
+    The driver is compiled by itself, once per signature, and linked: macros of the answer never touch it. A `main`
+    the answer has is renamed. Raises CompileError, InfraFailure, EnvironmentProblem where there is no compiler.
+    """
+    driver = bench.keep(("driver_c", entry, tuple(types)), lambda: _compile_driver(bench, entry, types))
+    artefact = _compile(
+        bench,
+        _C.compile_argv(flags=("-Dmain=main_of_the_answer",), objects=("driver.o",)),
+        {_C.source: program.encode("utf-8", "replace"), "driver.o": driver},
+        ARTEFACT,
+    )
+    run = bench.sandbox.run(
+        Job(
+            argv=_C.run_argv(),
+            files={ARTEFACT: artefact},
+            stdin=_packed(bench, limits, types, tests),
+            limits=whole(limits, len(tests)),
+        )
+    )
+    return run, read_report(run.stdout)
+
+
+def _compile_driver(bench: Bench, entry: str, types: Sequence[str]) -> bytes:
+    source = (_HERE / "driver_c.c").read_text() + _call_shim(entry, types)
+    flags = ("-O1", "-std=gnu17", "-ffreestanding", "-fno-stack-protector", "-c", "-o", "driver.o", "driver.c")
+    try:
+        return _compile(bench, (_C.compile[0], *flags), {"driver.c": source.encode()}, "driver.o")
+    except CompileError as error:
+        raise InfraFailure(f"our own C driver does not compile: {error}") from None
+
+
+def _call_shim(entry: str, types: Sequence[str]) -> str:
+    """C that unpacks one argument list and calls the answer."""
+    declared, loads, passed = [], [], []
+    for n, kind in enumerate(types):
+        declared.append(C_TYPES[kind] + (", int" if kind == "int[]" else ""))
+        if kind in ("int", "bool"):
+            loads.append(f"    int a{n} = (int)*at++;\n")
+        else:
+            step = f"(n{n} + 1) / 2" if kind == "int[]" else f"(n{n} + 8) / 8"
+            loads.append(
+                f"    long long n{n} = *at++;\n    {C_TYPES[kind]}a{n} = (const void *)at;\n    at += {step};\n"
+            )
+        passed.append(f"a{n}" + (f", (int)n{n}" if kind == "int[]" else ""))
+    return (
+        f"\nextern int {entry}({', '.join(declared) or 'void'});\n"
+        f"static int assay_call(const long long *at) {{\n{''.join(loads)}    (void)at;\n"
+        f"    return {entry}({', '.join(passed)});\n}}\n"
+    )
+
+
+def _compile(bench: Bench, argv: tuple[str, ...], files: Mapping[str, bytes], artefact: str) -> bytes:
+    if not Path(argv[0]).exists():
+        raise EnvironmentProblem(f"{argv[0]} is not installed; answers in C need it (apt-get install gcc libc6-dev)")
+    run = bench.sandbox.run(Job(argv=argv, files=files, limits=_C.compile_limits, collect=(artefact,)))
+    message = run.stderr[:_MESSAGE_BYTES].decode("utf-8", "replace")
+    if run.killed_by is not None:
+        raise CompileError(f"the compiler used too much ({run.killed_by}): {message}")
+    if not run.ok or artefact not in run.files:
+        raise CompileError(message or f"the compiler ended with {run.exit_code} (signal {run.signal})")
+    return run.files[artefact]
+
+
+def _packed(bench: Bench, limits: Limits, types: Sequence[str], tests: Sequence[Sequence[Any]]) -> bytes:
+    """The words that `main` in driver_c.c reads."""
+    alone = "pid" in bench.sandbox.isolation.features
+    head = (int(limits.cpu_s * 1e6), int(limits.wall_s * 1e6), alone, bench.stop_on_timeout, len(tests))
+    body = []
+    for arguments in tests:
+        packed = b"".join(_pack_argument(kind, value) for kind, value in zip(types, arguments, strict=True))
+        body.append(struct.pack("=q", len(packed) // 8) + packed)
+    rest = struct.pack("=5q", *head) + b"".join(body)
+    return struct.pack("=q", 1 + len(rest) // 8) + rest
+
+
+def _pack_argument(kind: str, value: Any) -> bytes:
+    if kind in ("int", "bool"):
+        return struct.pack("=q", value)
+    if kind == "int[]":
+        data = struct.pack(f"={len(value)}i", *value)
+        return struct.pack("=q", len(value)) + data + b"\0" * (-len(data) % 8)
+    text = value.encode("utf-8")
+    return struct.pack("=q", len(text)) + text + b"\0" * (8 - len(text) % 8)

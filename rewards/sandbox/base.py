@@ -1,0 +1,115 @@
+"""What a sandbox is asked and what it answers.
+
+    Job (argv, files, stdin, limits)  --Sandbox.run-->  RunResult (bytes, how it ended, what it cost)
+
+Every run gets a fresh box: an empty working folder with exactly the job's files, and nothing left of the run
+before. A program is compiled in one box and its artefact, collected as bytes, runs in others.
+
+A `RunResult` only reports. Whether the program was right is decided elsewhere, from values it claimed. When the
+harness itself fails, `run` raises `assay.errors.InfraFailure`; it never invents a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one run may use. Processor time decides a time-out; wall time is the backstop for sleepers."""
+
+    cpu_s: float = 10.0  #: user + system time, summed over every process of the run
+    wall_s: float = 20.0  #: counted from the start of the process, not from the request
+    memory_bytes: int = 1024 * MIB  #: address space of one process, and resident memory of all of them
+    output_bytes: int = 16 * MIB  #: of standard output, and again of standard error
+    processes: int = 64  #: processes and threads, the run's own included
+    file_bytes: int = 64 * MIB  #: one file, and the whole working folder
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"limit {name}={getattr(self, name)} must be positive")
+
+
+class KilledBy(StrEnum):
+    """Why the box ended a run that had not ended by itself (or had used more than it was allowed)."""
+
+    CPU = "cpu"
+    WALL = "wall"
+    MEMORY = "memory"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """What really stood between a run and the machine; `str()` gives "local:user,mnt,pid,net,ipc,uts,..."."""
+
+    tier: str
+    features: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  #: what is missing or weaker than usual, one sentence each
+
+    def __str__(self) -> str:
+        return f"{self.tier}:{','.join(self.features)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One program to run. `argv[0]` is absolute, or relative to the working folder, where `files` are put."""
+
+    argv: tuple[str, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)  #: plain names, no folders; all are executable
+    stdin: bytes = b""
+    limits: Limits = field(default_factory=Limits)
+    collect: tuple[str, ...] = ()  #: regular files to bring back, each at most `limits.file_bytes`
+
+    def __post_init__(self) -> None:
+        if not self.argv:
+            raise ValueError("a job needs an argv")
+        for name in (*self.files, *self.collect):
+            if not name or "/" in name or "\0" in name or name in (".", "..") or len(name) > 200:
+                raise ValueError(f"{name!r} is not a plain file name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended. Exactly one of `exit_code` and `signal` is set."""
+
+    exit_code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    cpu_s: float
+    wall_s: float
+    memory_bytes: int  #: highest resident memory seen
+    killed_by: KilledBy | None = None
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict)  #: those of `Job.collect` that exist, are plain and fit
+    isolation: Isolation = field(default_factory=lambda: Isolation(tier="none"))
+
+    @property
+    def ok(self) -> bool:
+        """Ended by itself with status 0. Says nothing about the answer being right."""
+        return self.exit_code == 0 and self.killed_by is None
+
+
+class Sandbox(Protocol):
+    """Runs one job at a time; safe to call from several threads, which then take turns."""
+
+    @property
+    def isolation(self) -> Isolation:
+        """What runs get. Starts the sandbox if need be; raises EnvironmentProblem where it cannot be had."""
+        ...
+
+    def run(self, job: Job) -> RunResult:
+        """Run `job` in a fresh box. Raises InfraFailure when the harness, not the program, failed."""
+        ...
+
+    def close(self) -> None:
+        """Free everything, at once, killing what runs; a second call does nothing."""
+        ...

@@ -1,0 +1,329 @@
+"""Inside a box: the watcher. It is process 1 there, starts the program, drains it, times it, and ends it.
+
+The watcher is a fork of the supervisor, has dropped every privilege before the program starts, and cannot be traced
+by it. Its own death (by any cause) kills the whole box, because the kernel ends a pid namespace with its process 1.
+
+Time and memory are those of the whole box: live processes are read from /proc every few ticks, dead ones add what
+`wait4` reports. The address-space limit is per process; the sum over processes is watched here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import signal
+import stat
+import struct
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rewards.sandbox import frames, kernel, root
+
+TICK_S = 0.05
+STACK_BYTES = 32 << 20
+_CHUNK = 1 << 16
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",  # one run must repeat the other
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",  # an arena per thread would eat the address space
+}
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class _Stream:
+    """One output of the program, kept up to a cap."""
+
+    fd: int
+    cap: int
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    truncated: bool = False
+    open: bool = True
+
+    def drain(self) -> None:
+        """Take what is there, without waiting."""
+        try:
+            part = os.read(self.fd, _CHUNK)
+        except BlockingIOError:
+            return
+        self.open = bool(part)
+        room = self.cap - self.size
+        self.truncated = self.truncated or len(part) > room
+        self.parts.append(part[:room])
+        self.size += len(self.parts[-1])
+
+
+@dataclass
+class _Usage:
+    """What the box has used: of the dead, as reaped; of all, as last seen; and the highest memory."""
+
+    reaped_s: float = 0.0
+    memory_bytes: int = 0
+
+    def reap(self, status_of: int, flags: int) -> int | None:
+        """Reap until nobody is ready; the wait status of process `status_of` if it was among them."""
+        found = None
+        with suppress(ChildProcessError):
+            while True:
+                pid, status, used = os.wait4(-1, flags)
+                if pid == 0:
+                    break
+                self.reaped_s += used.ru_utime + used.ru_stime
+                self.memory_bytes = max(self.memory_bytes, used.ru_maxrss * 1024)
+                if pid == status_of:
+                    found = status
+        return found
+
+
+def run(tier: str, ids: root.Ids, job: dict[str, Any], blobs: list[bytes]) -> bytes:
+    """Set the box up, run the job and return the reply frame. Raises OSError when the box cannot be set up."""
+    workdir = job.get("workdir") or root.WORK
+    if tier == "local":
+        root.mount_box(job["limits"]["file_bytes"])
+        kernel.set_hostname(b"box")
+    else:
+        kernel.adopt_orphans()
+    _give_up_privileges(tier, ids, workdir)
+    for name, data in zip(job["files"], blobs[1:], strict=True):
+        _put(Path(workdir, name), data)
+    program = _Program(job, blobs[0], workdir)
+    killed_by, status, usage, wall_s = _watch(program, job["limits"], tier)
+    names, contents = _gather(job["collect"], workdir, job["limits"]["file_bytes"])
+    header = {
+        "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+        "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+        "killed_by": killed_by,
+        "cpu_s": round(usage.reaped_s, 6),
+        "wall_s": round(wall_s, 6),
+        "memory_bytes": usage.memory_bytes,
+        "truncated": [stream.truncated for stream in program.streams],
+        "files": names,
+    }
+    return frames.pack(header, [b"".join(stream.parts) for stream in program.streams] + contents)
+
+
+def _give_up_privileges(tier: str, ids: root.Ids, workdir: str) -> None:
+    if tier == "local":
+        kernel.drop_bounding_set()
+    if ids.uid is not None:
+        if tier != "local":
+            os.chown(workdir, ids.uid, ids.uid)
+        os.setgroups([])
+        os.setresgid(ids.uid, ids.uid, ids.uid)
+        os.setresuid(ids.uid, ids.uid, ids.uid)
+    if tier == "local":
+        kernel.drop_capabilities()
+    kernel.no_new_privileges()
+    kernel.hide_from_peers()
+    kernel.die_with_parent()  # last, since changing ids clears it
+
+
+def _put(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755)
+    try:
+        frames.write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
+class _Program:
+    """The process that runs the job's argv, and our ends of its outputs."""
+
+    def __init__(self, job: dict[str, Any], stdin: bytes, workdir: str) -> None:
+        outputs = os.pipe(), os.pipe()
+        exec_in, exec_out = os.pipe()
+        stdin_fd = _input(stdin)
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become_program(job, workdir, (stdin_fd, outputs[0][1], outputs[1][1]), exec_out)
+        self.started = time.monotonic()
+        self.pidfd = os.pidfd_open(self.pid)
+        for fd in (stdin_fd, outputs[0][1], outputs[1][1], exec_out):
+            os.close(fd)
+        problem = os.read(exec_in, 4)  # closed by a successful exec
+        os.close(exec_in)
+        if problem:
+            number = struct.unpack("i", problem)[0]
+            raise OSError(number, f"cannot execute {job['argv'][0]}: {os.strerror(number)}")
+        self.streams = [_Stream(fd=out[0], cap=job["limits"]["output_bytes"]) for out in outputs]
+        for stream in self.streams:
+            os.set_blocking(stream.fd, False)
+
+
+def _input(data: bytes) -> int:
+    """A descriptor to read `data` from: a file in memory, so that nobody has to feed a pipe."""
+    if not data:
+        return os.open("/dev/null", os.O_RDONLY)
+    fd = os.memfd_create("stdin")
+    frames.write_all(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _become_program(job: dict[str, Any], workdir: str, standard: tuple[int, int, int], exec_out: int) -> NoReturn:
+    try:
+        os.setsid()
+        high = [os.dup2(fd, 100 + n, inheritable=False) for n, fd in enumerate((*standard, exec_out))]
+        for target, fd in enumerate(high[:3]):
+            os.dup2(fd, target)
+        os.dup2(high[3], 3, inheritable=False)
+        os.closerange(4, 1 << 20)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # Python ignores these, and exec would pass that on
+        os.umask(0o022)
+        os.chdir(workdir)
+        _limit(job["limits"])
+        home = {"HOME": workdir, "TMPDIR": "/tmp" if workdir == root.WORK else workdir}
+        os.execve(job["argv"][0], job["argv"], _ENVIRONMENT | home)
+    except OSError as error:
+        os.write(3, struct.pack("i", error.errno or errno.EIO))
+    finally:
+        os._exit(127)
+
+
+def _limit(limits: dict[str, Any]) -> None:
+    cpu_s = int(limits["cpu_s"]) + 1  # the watcher decides; this stops a process that outruns its ticks
+    for which, soft, hard in (
+        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
+        (resource.RLIMIT_AS, limits["memory_bytes"], limits["memory_bytes"]),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"], limits["file_bytes"]),
+        (resource.RLIMIT_NPROC, limits["processes"] + 1, limits["processes"] + 1),  # and the watcher
+        (resource.RLIMIT_STACK, STACK_BYTES, STACK_BYTES),
+        (resource.RLIMIT_NOFILE, 256, 256),
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_MSGQUEUE, 0, 0),
+        (resource.RLIMIT_MEMLOCK, 0, 0),
+    ):
+        resource.setrlimit(which, (soft, hard))
+
+
+def _watch(program: _Program, limits: dict[str, Any], tier: str) -> tuple[str | None, int, _Usage, float]:
+    """Until the program ends or uses too much. Returns why it was killed, its status, and what the box used."""
+    poller = select.poll()
+    poller.register(program.pidfd, select.POLLIN)
+    for stream in program.streams:
+        poller.register(stream.fd, select.POLLIN)
+    usage = _Usage()
+    killed_by, ended = None, False
+    next_tick = program.started + TICK_S
+    deadline = program.started + limits["wall_s"]
+    while not ended and killed_by is None:
+        events = dict(poller.poll(max(0, int((next_tick - time.monotonic()) * 1000) + 1)))
+        ended = program.pidfd in events
+        killed_by = _drain(program, events, poller)
+        now = time.monotonic()
+        if now >= next_tick and not ended:
+            killed_by = killed_by or _exceeded(usage, limits)
+            next_tick = now + TICK_S
+        if now >= deadline and not ended:
+            killed_by = killed_by or "wall"
+    wall_s = time.monotonic() - program.started
+    status = _end(program, usage, tier)
+    while any(stream.open for stream in program.streams) and killed_by is None:
+        events = {stream.fd: select.POLLIN for stream in program.streams if stream.open}
+        before = [stream.size for stream in program.streams]
+        killed_by = _drain(program, events, poller)
+        if before == [stream.size for stream in program.streams]:
+            break  # the weak tier cannot be sure that every writer is dead
+    if usage.reaped_s > limits["cpu_s"] and killed_by in (None, "wall"):
+        killed_by = "cpu"
+    return killed_by, status, usage, wall_s
+
+
+def _drain(program: _Program, events: dict[int, int], poller: select.poll) -> str | None:
+    for stream in program.streams:
+        if stream.open and stream.fd in events:
+            stream.drain()
+            if not stream.open:
+                poller.unregister(stream.fd)
+            if stream.truncated:
+                return "output"
+    return None
+
+
+def _exceeded(usage: _Usage, limits: dict[str, Any]) -> str | None:
+    """Look at everything alive in the box, and say which limit it broke."""
+    cpu_s, memory = usage.reaped_s, 0
+    alive = _alive()
+    for pid in alive:
+        with suppress(OSError, ValueError, IndexError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            cpu_s += sum(map(int, fields[11:15])) / _CLOCK_TICKS  # utime, stime and those of reaped children
+            memory += int(fields[21]) * _PAGE
+    if memory > limits["memory_bytes"]:
+        memory = sum(map(_own_share, alive))  # what is shared had been counted once per process
+    usage.memory_bytes = max(usage.memory_bytes, memory)
+    if cpu_s > limits["cpu_s"]:
+        return "cpu"
+    return "memory" if memory > limits["memory_bytes"] else None
+
+
+def _alive() -> list[int]:
+    """Every process of the box but the watcher."""
+    me = os.getpid()
+    if me == 1:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]  # noqa: PTH208
+    found, todo = [], [me]
+    while todo:
+        with suppress(OSError):
+            pid = todo.pop()
+            below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            found += map(int, below)
+            todo += map(int, below)
+    return found
+
+
+def _own_share(pid: int) -> int:
+    """Resident memory of a process, shared pages divided among those who share them, in bytes."""
+    with suppress(OSError, IndexError, ValueError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    return 0
+
+
+def _end(program: _Program, usage: _Usage, tier: str) -> int:
+    """Kill all that is left, reap it, and return the program's wait status."""
+    status = usage.reap(program.pid, os.WNOHANG)
+    if tier == "local":
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # as process 1: everything in this namespace
+        late = usage.reap(program.pid, 0)
+        return late if status is None else status
+    while left := _alive():
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        found = usage.reap(program.pid, os.WNOHANG)
+        status = found if status is None else status
+        time.sleep(0.001)
+    return status if status is not None else usage.reap(program.pid, 0)
+
+
+def _gather(wanted: list[str], workdir: str, limit_bytes: int) -> tuple[list[str], list[bytes]]:
+    """The wanted files that are plain files of an allowed size; links, pipes and devices are never followed."""
+    names, contents = [], []
+    for name in wanted:
+        with suppress(OSError):
+            fd = os.open(Path(workdir, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                about = os.fstat(fd)
+                if stat.S_ISREG(about.st_mode) and about.st_size <= limit_bytes:
+                    contents.append(frames.read_exactly(fd, about.st_size))
+                    names.append(name)
+            except EOFError:
+                pass
+            finally:
+                os.close(fd)
+    return names, contents

@@ -1,0 +1,248 @@
+"""Runs inside a box: calls the answer once per test, each time in a fresh child, and reports what it returned.
+
+It holds arguments and expressions, never an expected value. Standard input carries one Python literal (written by
+the host with `repr`); standard output carries records, which `rewards/records.py` reads:
+
+    index status cause cpu_us wall_us memory_kib size\n  and then `size` bytes the child wrote
+
+`status` is the raw wait status, `cause` says what this driver cut short. The bytes begin with V (a value, in the
+notation of `rewards/values.py`), E (an exception, as a JSON string) or C (a syntax error). A child may write what it
+likes: it can only claim to have returned something.
+
+No imports beyond the interpreter's built-in modules: at two milliseconds a test, `import json` would be felt.
+"""
+
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from _json import encode_basestring_ascii
+
+READY, NO_PROGRAM = -2, -1  # indices of the two records that are not tests
+CUT_CPU, CUT_WALL, CUT_SIZE = 1, 2, 3
+TICK_MS = 20
+MAX_DEPTH = 200
+
+
+class _TooLarge(Exception):
+    """A value with more bytes or levels than a record may hold."""
+
+
+def _make_encoder(limit, type=type, isinstance=isinstance, len=len, quote=encode_basestring_ascii):
+    """A function value -> bytes, with every built-in it needs bound now: later the answer may replace them."""
+    int_, float_, complex_, str_, bytes_, bytearray_ = int, float, complex, str, bytes, bytearray
+    list_, tuple_, set_, frozenset_, dict_, bool_ = list, tuple, set, frozenset, dict, bool
+    too_large, as_hex, int_pos, join, encode = _TooLarge, float.hex, int.__pos__, "".join, str.encode
+    items_of = {
+        list_: ("l", list_.__iter__),
+        tuple_: ("t", tuple_.__iter__),
+        set_: ("S", set_.__iter__),
+        frozenset_: ("F", frozenset_.__iter__),
+        dict_: ("d", lambda value, items=dict_.items: items(value)),
+    }
+    bases = (int_, float_, complex_, str_, bytes_, bytearray_, list_, tuple_, set_, frozenset_, dict_)
+    max_depth, name_of = MAX_DEPTH, type.__dict__["__name__"].__get__
+
+    def scalar(value, kind):
+        if kind is bool_:
+            return '["b",%d]' % value
+        if kind is int_:
+            return '["i","%x"]' % int_pos(value)
+        if kind is float_:
+            return '["f","%s"]' % as_hex(value)
+        if kind is complex_:
+            return '["c",["%s","%s"]]' % (as_hex(complex_.real.__get__(value)), as_hex(complex_.imag.__get__(value)))
+        if kind is str_:
+            return '["s",%s]' % quote(str_.__str__(value))
+        if kind is bytes_ or kind is bytearray_:
+            return '["y","%s"]' % kind.hex(value)
+        return None
+
+    def write(value, out, size, depth):
+        if depth > max_depth or size[0] > limit:
+            raise too_large
+        if value is None:
+            out.append('["N"]')
+            return
+        kind = type(value)
+        if kind not in items_of and kind is not bool_ and kind not in bases:
+            for base in bases:
+                if isinstance(value, base):
+                    out.append('["X",')
+                    write_as(base, value, out, size, depth)
+                    out.append("]")
+                    return
+            out.append('["O",%s]' % quote(name_of(kind)))
+            return
+        write_as(kind, value, out, size, depth)
+
+    def write_as(kind, value, out, size, depth):
+        text = scalar(value, kind)
+        if text is not None:
+            size[0] += len(text)
+            out.append(text)
+            return
+        tag, items = items_of[kind]
+        out.append('["%s",[' % tag)
+        first = True
+        for item in items(value):
+            if not first:
+                out.append(",")
+            first = False
+            if tag == "d":
+                out.append("[")
+                write(item[0], out, size, depth + 1)
+                out.append(",")
+                write(item[1], out, size, depth + 1)
+                out.append("]")
+            else:
+                write(item, out, size, depth + 1)
+        size[0] += 8
+        out.append("]]")
+
+    def encoder(value):
+        out, size = [], [0]
+        write(value, out, size, 0)
+        text = join(out)
+        if len(text) > limit:
+            raise too_large
+        return encode(text)
+
+    return encoder
+
+
+def _child(job, codes, test, out, encoder, write=os.write, leave=os._exit, quote=encode_basestring_ascii):
+    """Run the answer and one call; never returns."""
+    too_large, failure, name_of = _TooLarge, BaseException, lambda error: type(error).__name__
+    reply = b""
+    try:
+        module = type(sys)("answer")
+        sys.modules["answer"] = module
+        space = module.__dict__
+        for code in codes:
+            exec(code, space)
+        reply = b"V" + encoder(space[test[0]](*test[1]) if type(test) is tuple else eval(test, space))
+    except too_large:
+        reply = b"E" + b'"the value is too large or too deeply nested to report"'
+    except failure as error:
+        try:
+            text = "%s: %s" % (name_of(error), error)
+        except failure:
+            text = name_of(error)
+        reply = b"E" + quote(text[:500]).encode()
+    finally:
+        while reply:
+            reply = reply[write(out, reply) :]
+        leave(0)
+
+
+def _prepare_child(job, keep):
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)  # what the answer prints is for people; it never meets the records
+    os.closerange(3, keep)
+    os.closerange(keep + 1, 1024)
+    cpu_s = int(job["cpu_s"]) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+
+
+def _watch(job, pid, source):
+    """Read the child's bytes until it ends or has to be ended. Returns (bytes, cause)."""
+    pidfd = os.pidfd_open(pid)
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.register(source, select.POLLIN)
+    clock = (~pid << 3) | 2  # the child's processor-time clock
+    deadline = time.monotonic() + job["wall_s"]
+    data, cause, ended = bytearray(), 0, False
+    while not ended and not cause:
+        events = dict(poller.poll(TICK_MS))
+        if source in events:
+            part = os.read(source, 1 << 16)
+            data += part
+            if not part:
+                poller.unregister(source)
+            if len(data) > job["value_bytes"] + 1024:
+                cause = CUT_SIZE
+        ended = pidfd in events and source not in events
+        if not ended:
+            try:
+                if time.clock_gettime(clock) > job["cpu_s"]:
+                    cause = cause or CUT_CPU
+            except OSError:
+                pass  # it ended between the two looks
+            if time.monotonic() > deadline:
+                cause = cause or CUT_WALL
+    os.close(pidfd)
+    return bytes(data), cause
+
+
+def _sweep(job, pid):
+    """End the child and whatever it started. Where the box is ours alone that is: everybody else."""
+    try:
+        if job["alone"] and os.getpid() == 2:
+            os.kill(-1, signal.SIGKILL)
+        else:
+            os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _record(index, status=0, cause=0, cpu_s=0.0, wall_s=0.0, memory_kib=0, data=b""):
+    head = b"%d %d %d %d %d %d %d\n" % (
+        index, status, cause, int(cpu_s * 1e6), int(wall_s * 1e6), memory_kib, len(data),
+    )  # fmt: skip
+    data = head + data
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def _run_test(job, codes, index, test, encoder):
+    source, out = os.pipe()
+    started = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        _prepare_child(job, out)
+        _child(job, codes, test, out, encoder)
+    os.close(out)
+    data, cause = _watch(job, pid, source)
+    _sweep(job, pid)
+    _, status, used = os.wait4(pid, 0)
+    os.close(source)
+    cpu_s = used.ru_utime + used.ru_stime
+    if cpu_s > job["cpu_s"] and not cause:
+        cause = CUT_CPU
+    _record(index, status, cause, cpu_s, time.monotonic() - started, used.ru_maxrss, data)
+    return cause
+
+
+def main():
+    """Read the job, compile the answer, run every test."""
+    with os.fdopen(0, "rb", closefd=False) as stream:
+        job = eval(stream.read(), {"__builtins__": {}})  # our own literal; the answer is a string in it
+    import _sitebuiltins
+    import builtins
+
+    builtins.exit = builtins.quit = _sitebuiltins.Quitter("exit", "ctrl-D")  # -S leaves them out; people use them
+    encoder = _make_encoder(job["value_bytes"])
+    _record(READY)
+    try:
+        codes = [
+            compile(job[part], "/box/%s.py" % part, "exec", dont_inherit=True)
+            for part in ("prelude", "answer", "setup")
+            if job[part]
+        ]
+    except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
+        text = "%s: %s" % (type(error).__name__, error)
+        _record(NO_PROGRAM, data=b"C" + encode_basestring_ascii(text[:2000]).encode())
+        return
+    for index, test in enumerate(job["tests"]):
+        cause = _run_test(job, codes, index, test, encoder)
+        if cause in (CUT_CPU, CUT_WALL) and job["stop_on_timeout"]:
+            return
+
+
+main()

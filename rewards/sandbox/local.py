@@ -1,0 +1,194 @@
+"""The sandbox of this machine: Linux namespaces made by a small supervisor process, no daemon and no root needed.
+
+Stops: seeing or changing anything of the machine but read-only tool-chains; the network; other processes; more
+processor time, memory, processes, output or disk than the limits; privileges (no set-uid, no capabilities, no new
+user namespace); anything that would outlive the run.
+Does not stop: an exploit of the kernel itself (there is no system-call filter yet); learning the machine's CPU
+model, kernel version and time. Memory is limited per process by the kernel and for the whole box by the watcher,
+which looks every 50 ms, until cgroups come.
+
+Tier `weak` uses the same supervisor without namespaces, where a container forbids them: limits, another user id when
+started as root, and killing descendants are all that is left. It must be asked for by name, and every result says so.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from assay.errors import EnvironmentProblem, InfraFailure
+from rewards.sandbox import frames
+from rewards.sandbox.base import Isolation, Job, KilledBy, RunResult
+
+Tier = Literal["local", "weak"]
+
+START_S = 20.0
+REPLY_GRACE_S = 15.0  #: beyond the wall limit and the supervisor's own grace, for a machine that is very busy
+_CHECKOUT = str(Path(__file__).resolve().parents[2])
+_BOOT = f"import sys; sys.path.insert(0, {_CHECKOUT!r}); from rewards.sandbox.supervisor import main; main(*{{}})"
+
+
+class LocalSandbox:
+    """Boxes on this machine. The supervisor starts with the first job, and again after it died."""
+
+    def __init__(self, tier: Tier = "local") -> None:
+        self.tier = tier
+        self._lock = threading.Lock()
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._isolation: Isolation | None = None
+        self._closed = False
+
+    @property
+    def isolation(self) -> Isolation:
+        """What a run gets here. Raises EnvironmentProblem where the tier cannot be had."""
+        with self._lock:
+            self._start()
+            assert self._isolation is not None
+            return self._isolation
+
+    def run(self, job: Job) -> RunResult:
+        """Run `job` in a fresh box. Raises InfraFailure if the supervisor dies, hangs or cannot make the box."""
+        with self._lock:
+            supervisor = self._start()
+            with tempfile.TemporaryDirectory(prefix="assay-box-") if self.tier == "weak" else _nowhere() as workdir:
+                try:
+                    header, blobs = self._exchange(supervisor, job, workdir)
+                except (OSError, EOFError, frames.BadFrame) as error:
+                    self._stop()
+                    raise InfraFailure(f"the sandbox supervisor failed: {error or type(error).__name__}") from None
+            if "failure" in header:
+                raise InfraFailure(f"sandbox: {header['failure']}")
+            return _result(header, blobs, self._isolation or Isolation(tier=self.tier))
+
+    def close(self) -> None:
+        """End the supervisor and whatever runs under it. Idempotent; may be called while another thread runs."""
+        self._closed = True
+        self._stop()
+
+    def __enter__(self) -> LocalSandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._closed:
+            raise InfraFailure("the sandbox is closed")
+        if self._supervisor is not None and self._supervisor.poll() is None:
+            return self._supervisor
+        self._stop()
+        arguments = (self.tier, os.getpid(), sys.base_prefix)
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _BOOT.format(repr(arguments))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={},
+            cwd="/",
+            bufsize=0,
+        )
+        try:
+            hello, _ = frames.unpack(_reader(self._supervisor.stdout, time.monotonic() + START_S))
+        except (OSError, EOFError, frames.BadFrame) as error:
+            self._stop()
+            raise InfraFailure(f"the sandbox supervisor did not start: {error or type(error).__name__}") from None
+        if "refused" in hello:
+            self._stop()
+            raise EnvironmentProblem(_remedy(hello["refused"]))
+        self._isolation = Isolation(
+            tier=hello["tier"], features=tuple(hello["features"]), remarks=tuple(hello["remarks"])
+        )
+        return self._supervisor
+
+    def _exchange(self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str) -> tuple[dict[str, Any], list]:
+        header = {
+            "argv": list(job.argv),
+            "limits": asdict(job.limits),
+            "files": list(job.files),
+            "collect": list(job.collect),
+            "workdir": workdir,
+        }
+        assert supervisor.stdin is not None
+        frames.write_all(supervisor.stdin.fileno(), frames.pack(header, [job.stdin, *job.files.values()]))
+        return frames.unpack(_reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
+
+    def _stop(self) -> None:
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is None:
+            return
+        supervisor.kill()  # its boxes die with it: each watcher asked the kernel for that
+        supervisor.wait()
+        for stream in (supervisor.stdin, supervisor.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+
+class _nowhere:
+    """No folder outside: in a real box the working folder is the box's own."""
+
+    def __enter__(self) -> str:
+        return ""
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def probe(tier: Tier = "local") -> Isolation:
+    """What `tier` gives on this machine. Raises EnvironmentProblem with the remedy where it gives nothing."""
+    with LocalSandbox(tier) as sandbox:
+        return sandbox.isolation
+
+
+def _reader(stream: IO[bytes] | None, deadline: float):
+    assert stream is not None
+    fd = stream.fileno()
+
+    def read(count: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            if not select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise OSError(0, "no answer in time")
+            part = os.read(fd, min(count - len(parts), 1 << 20))
+            if not part:
+                raise EOFError("it died")
+            parts += part
+        return bytes(parts)
+
+    return read
+
+
+def _result(header: dict[str, Any], blobs: list[bytes], isolation: Isolation) -> RunResult:
+    return RunResult(
+        exit_code=header["exit_code"],
+        signal=header["signal"],
+        stdout=blobs[0],
+        stderr=blobs[1],
+        cpu_s=header["cpu_s"],
+        wall_s=header["wall_s"],
+        memory_bytes=header["memory_bytes"],
+        killed_by=KilledBy(header["killed_by"]) if header["killed_by"] else None,
+        stdout_truncated=header["truncated"][0],
+        stderr_truncated=header["truncated"][1],
+        files=dict(zip(header["files"], blobs[2:], strict=True)),
+        isolation=isolation,
+    )
+
+
+def _remedy(reason: str) -> str:
+    bubblewrap = " (bwrap being installed does not help: it needs the same)" if shutil.which("bwrap") else ""
+    return (
+        f"this machine refuses the namespaces a sandbox is made of ({reason}){bubblewrap}; enable unprivileged user "
+        "namespaces (sysctl user.max_user_namespaces > 0, kernel.apparmor_restrict_unprivileged_userns=0; in Docker: "
+        "--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined), "
+        "or ask for limits without isolation by name: sandbox.tier=weak"
+    )

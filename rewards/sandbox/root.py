@@ -1,0 +1,167 @@
+"""Leaving the machine: the supervisor's own namespaces, and the file tree its boxes see.
+
+The tree holds read-only binds of the tool-chains (/usr and its links, the interpreter's prefix), the few files of
+/etc they read, six harmless devices, and empty places where each box mounts its own working folder and /proc.
+Nothing else of the machine has a name in it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from rewards.sandbox import kernel
+
+BOX_ID = 1000  #: user and group of programs, as the box sees them
+WORK = "/box"  #: working folder, home and, by a bind, /tmp of a run
+
+_TREES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+_PLACES = ("dev", "etc", "proc", "old", WORK[1:], "tmp", "dev/shm")
+_PASSWD = f"root:x:0:0:root:/:/bin/sh\nbox:x:{BOX_ID}:{BOX_ID}:box:{WORK}:/bin/sh\n"
+_GROUP = f"root:x:0:\nbox:x:{BOX_ID}:\n"
+
+
+class Ids(NamedTuple):
+    """What a watcher changes to before it runs anything; None where it already is that user."""
+
+    uid: int | None
+
+
+def stay() -> tuple[Ids, list[str], list[str]]:
+    """The weak tier: no namespaces. Root still gives programs another user id."""
+    remarks = ["no namespaces: programs see this machine's files, processes and network"]
+    if os.geteuid() != 0:
+        return Ids(None), ["rlimits", "nnp", "session"], [*remarks, "programs run as the user who runs assay"]
+    return Ids(_spare_id()), ["uid", "rlimits", "nnp", "session"], remarks
+
+
+def enter(prefix: str) -> tuple[Ids, list[str], list[str]]:
+    """Move this process into new user, mount and network namespaces and build the tree of the boxes.
+
+    `prefix` is the Python installation programs run with. Returns the ids boxes use, the features they will have
+    and remarks. Raises OSError where the kernel or a security module refuses.
+    """
+    remarks = []
+    ids = _new_user_namespace()
+    features = ["user", "mnt", "pid", "net", "ipc", "uts", "rlimits", "nnp"]
+    if _forbid_nested_namespaces():
+        features.append("nouserns")
+    else:
+        remarks.append("programs may create user namespaces of their own")
+    kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET)
+    _build_tree(prefix)
+    return ids, features, remarks
+
+
+def _new_user_namespace() -> Ids:
+    """Root maps itself and a spare id for programs; anybody else may map only themselves.
+
+    The map for root has two lines, which only a process outside the new namespace may write: a short-lived child.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if uid != 0:
+        kernel.unshare(kernel.CLONE_NEWUSER)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{BOX_ID} {uid} 1")
+        _write("/proc/self/gid_map", f"{BOX_ID} {gid} 1")
+        return Ids(None)
+    ready_in, ready_out = os.pipe()
+    me, spare = os.getpid(), _spare_id()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(ready_out)
+            os.read(ready_in, 1)
+            for which in ("gid_map", "uid_map"):
+                _write(f"/proc/{me}/{which}", f"0 0 1\n{BOX_ID} {spare} 1\n")
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(ready_in)
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    os.close(ready_out)
+    if os.waitpid(child, 0)[1] != 0:
+        raise OSError(1, f"mapping user id {spare} into a namespace was refused")
+    return Ids(BOX_ID)
+
+
+def _spare_id() -> int:
+    """An id of this machine that owns nothing, different for supervisors that live at the same time."""
+    return 61_184 + os.getpid() % 4_000
+
+
+def _forbid_nested_namespaces() -> bool:
+    try:
+        _write("/proc/sys/user/max_user_namespaces", "0")
+    except OSError:
+        return False
+    return True
+
+
+def _build_tree(prefix: str) -> None:
+    """A tmpfs takes the place of /, the old root stays at /old until everything is bound, then goes."""
+    kernel.mount("", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=1m")
+    Path("/tmp/old").mkdir()
+    kernel.pivot_root("/tmp", "/tmp/old")
+    os.chdir("/")
+    for place in _PLACES:
+        Path("/", place).mkdir(exist_ok=True)
+    for tree in _TREES:
+        _graft(tree)
+    for name in _ETC:
+        _graft(f"/etc/{name}")
+    _graft(prefix)
+    Path("/etc/passwd").write_text(_PASSWD)
+    Path("/etc/group").write_text(_GROUP)
+    Path("/etc/hosts").write_text("127.0.0.1 localhost\n")
+    for name in _DEVICES:
+        Path("/dev", name).touch()
+        kernel.mount(f"/old/dev/{name}", f"/dev/{name}", flags=kernel.MS_BIND)
+    for name, target in _DEVICE_LINKS.items():
+        Path("/dev", name).symlink_to(target)
+    # A fresh /proc may only be mounted where an unhidden one is mounted already; boxes cover this one.
+    kernel.mount("/old/proc", "/proc", flags=kernel.MS_BIND | kernel.MS_REC)
+    kernel.umount("/old")
+    Path("/old").rmdir()
+    kernel.lock_writes("/")  # an ordinary user owns this tree, inside as outside
+
+
+def _graft(path: str) -> None:
+    """Show `path` of the machine read-only under the same name; links stay links, what is absent stays absent."""
+    old, here = Path("/old" + path), Path(path)
+    if here.is_symlink() or here.exists() or not (old.is_symlink() or old.exists()):
+        return  # the interpreter of the system lives in /usr, which is there already
+    here.parent.mkdir(parents=True, exist_ok=True)
+    if old.is_symlink():
+        here.symlink_to(old.readlink())
+        return
+    here.mkdir() if old.is_dir() else here.touch()
+    kernel.mount(str(old), path, flags=kernel.MS_BIND | kernel.MS_REC)
+    kernel.seal(path)
+
+
+def mount_box(size_bytes: int) -> None:
+    """In a new mount namespace: one tmpfs for everything the run may write, and its own /proc."""
+    tmpfs = f"mode=755,size={size_bytes},nr_inodes=8192"
+    kernel.mount("box", WORK, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, tmpfs)
+    for name, place in (("work", WORK), ("tmp", "/tmp"), ("shm", "/dev/shm")):
+        folder = Path(WORK, name)
+        folder.mkdir()
+        os.chown(folder, BOX_ID, BOX_ID)
+        folder.chmod(0o755 if name == "work" else 0o1777)
+        if place != WORK:
+            kernel.mount(str(folder), place, flags=kernel.MS_BIND)
+    kernel.mount(f"{WORK}/work", WORK, flags=kernel.MS_BIND)
+    kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+
+
+def _write(path: str, text: str) -> None:
+    with suppress(FileNotFoundError):  # setgroups does not exist on very old kernels, where it is not needed
+        Path(path).write_text(text)

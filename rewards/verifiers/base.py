@@ -1,0 +1,125 @@
+"""What a verifier is given and what it returns.
+
+A program verifier judges one program by its tests; the scorer extracts the program, shares the verdict among equal
+programs, retries and fills in the reward. A group verifier judges all completions of a prompt at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from assay.errors import DataError
+from assay.types import RewardResult, RolloutGroup, Task, TestVerdict, Verdict
+from rewards.languages import Language
+from rewards.sandbox.base import Limits, Sandbox
+
+T = TypeVar("T")
+
+START_CPU_S, START_WALL_S = 5.0, 10.0  #: on top of the tests' own limits, for the driver around them
+_LIMIT_KEYS = {"cpu_s": float, "wall_s": float, "memory_bytes": int, "output_bytes": int, "processes": int}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where a program is judged: a sandbox, the limits of one test, and what may be kept between programs."""
+
+    sandbox: Sandbox
+    limits: Limits
+    stop_on_timeout: bool = True  #: tests after one that ran out of time cannot change an all-or-nothing reward
+    value_bytes: int = 1 << 20  #: largest value one test may claim
+    kept: dict[Any, Any] = field(default_factory=dict)  #: drivers and expected values, by what they were made from
+
+    def keep(self, key: Any, make: Callable[[], T]) -> T:
+        """The kept value of `key`, made when it is not there. Two threads may both make it; that is harmless."""
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]
+
+    def limits_for(self, overrides: Mapping[str, float]) -> Limits:
+        """The limits of one test, with those the task sets itself."""
+        return replace(self.limits, **overrides)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What became of one program."""
+
+    verdict: Verdict
+    tests: tuple[TestVerdict, ...] = ()
+    detail: str = ""
+    isolation: str = ""
+    remarks: tuple[str, ...] = ()  #: what is not as a reader would assume, e.g. a test judged inside the box
+
+
+class ProgramVerifier(Protocol):
+    """Judges one program at a time."""
+
+    def check(self, task: Task) -> Language:
+        """The language of the task's programs. Raises DataError when its answer record cannot be judged by."""
+        ...
+
+    def judge(self, task: Task, program: str, bench: Bench) -> Judged:
+        """Run `program` against the task's tests. Raises InfraFailure; never reports it as a verdict."""
+        ...
+
+
+class GroupVerifier(Protocol):
+    """Judges all completions of one prompt at once."""
+
+    def check_group(self, task: Task) -> None:
+        """Raises DataError when the task's answer record cannot be judged by."""
+        ...
+
+    def judge_group(self, group: RolloutGroup) -> list[RewardResult]:
+        """One result per completion, in order."""
+        ...
+
+
+def whole(limits: Limits, tests: int) -> Limits:
+    """The limits of a box that runs `tests` tests one after another, each under `limits`."""
+    return replace(limits, cpu_s=START_CPU_S + tests * limits.cpu_s, wall_s=START_WALL_S + tests * limits.wall_s)
+
+
+def overall(tests: Sequence[TestVerdict]) -> tuple[Verdict, str]:
+    """The first verdict that is not AC, with its detail; AC only if there is a test and all of them passed."""
+    if not tests:
+        raise DataError("a program cannot be judged by no tests")
+    for number, test in enumerate(tests):
+        if test.verdict is not Verdict.AC:
+            return test.verdict, f"test {number}: {test.detail}"
+    return Verdict.AC, ""
+
+
+def record_of(task: Task, required: Sequence[str], optional: Sequence[str]) -> Mapping[str, Any]:
+    """The task's answer, after checking its keys. Raises DataError naming the task."""
+    missing = [key for key in required if key not in task.answer]
+    unknown = [key for key in task.answer if key not in required and key not in optional]
+    if missing or unknown:
+        wrong = f"lacks {', '.join(missing)}" if missing else f"has unknown keys {', '.join(map(repr, unknown))}"
+        raise DataError(f"task {task.id!r}: its answer {wrong} (verifier {task.verifier!r})")
+    return task.answer
+
+
+def limits_of(task: Task) -> dict[str, float]:
+    """The limits a task sets for one test. Raises DataError."""
+    given = task.answer.get("limits", {})
+    if not isinstance(given, Mapping):
+        raise DataError(f"task {task.id!r}: limits must be a mapping")
+    for key, value in given.items():
+        if key not in _LIMIT_KEYS:
+            raise DataError(f"task {task.id!r}: no limit {key!r}; there are {', '.join(_LIMIT_KEYS)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise DataError(f"task {task.id!r}: limit {key}={value!r} must be a positive number")
+    return {key: _LIMIT_KEYS[key](value) for key, value in given.items()}
+
+
+def test_list(task: Task) -> list[Any]:
+    """The task's tests. Raises DataError where there are none: nothing passes by having nothing to do."""
+    tests = task.answer.get("tests")
+    if not isinstance(tests, list | tuple) or not tests:
+        raise DataError(
+            f"task {task.id!r}: `tests` must be a list with at least one test; an empty one would pass anything"
+        )
+    return list(tests)
