@@ -89,9 +89,7 @@ def pass_at_1(samples: Iterable[Sample]) -> PassRate:
     passed = sum(c for _, c in counts)
     rate = passed / scored
     error = math.sqrt(sum((c - n * rate) ** 2 for n, c in counts)) / scored
-    return PassRate(
-        passed=passed, scored=scored, infra=infra, problems=len(problems), rate=rate, standard_error=error
-    )
+    return PassRate(passed=passed, scored=scored, infra=infra, problems=len(problems), rate=rate, standard_error=error)
 
 
 def _by_problem(samples: Iterable[Sample]) -> dict[str, list[Verdict]]:

@@ -25,7 +25,7 @@ def test_every_metric_is_defined_in_the_docs_with_the_same_unit():
 
 def test_the_modules_that_only_describe_a_run_do_not_import_torch():
     code = (
-        "import assay.metrics, assay.lineage, assay.progress, rollouts.recorder, evals.passk, sys;"
+        "import assay.metrics, assay.report, assay.lineage, assay.progress, rollouts.recorder, evals.passk, sys;"
         "print(sorted({'torch', 'tensorboard', 'pyarrow', 'rich', 'vllm', 'ray'} & sys.modules.keys()))"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
