@@ -47,17 +47,18 @@ def _make_encoder(limit, type=type, isinstance=isinstance, len=len, quote=encode
 
     def scalar(value, kind):
         if kind is bool_:
-            return '["b",%d]' % value
+            return f'["b",{value:d}]'
         if kind is int_:
-            return '["i","%x"]' % int_pos(value)
+            return f'["i","{int_pos(value):x}"]'
         if kind is float_:
-            return '["f","%s"]' % as_hex(value)
+            return f'["f","{as_hex(value)}"]'
         if kind is complex_:
-            return '["c",["%s","%s"]]' % (as_hex(complex_.real.__get__(value)), as_hex(complex_.imag.__get__(value)))
+            real, imaginary = complex_.real.__get__(value), complex_.imag.__get__(value)
+            return f'["c",["{as_hex(real)}","{as_hex(imaginary)}"]]'
         if kind is str_:
-            return '["s",%s]' % quote(str_.__str__(value))
+            return f'["s",{quote(str_.__str__(value))}]'
         if kind is bytes_ or kind is bytearray_:
-            return '["y","%s"]' % kind.hex(value)
+            return f'["y","{kind.hex(value)}"]'
         return None
 
     def write(value, out, size, depth):
@@ -74,7 +75,7 @@ def _make_encoder(limit, type=type, isinstance=isinstance, len=len, quote=encode
                     write_as(base, value, out, size, depth)
                     out.append("]")
                     return
-            out.append('["O",%s]' % quote(name_of(kind)))
+            out.append(f'["O",{quote(name_of(kind))}]')
             return
         write_as(kind, value, out, size, depth)
 
@@ -85,12 +86,11 @@ def _make_encoder(limit, type=type, isinstance=isinstance, len=len, quote=encode
             out.append(text)
             return
         tag, items = items_of[kind]
-        out.append('["%s",[' % tag)
-        first = True
+        out.append(f'["{tag}",[')
+        comma = ""
         for item in items(value):
-            if not first:
-                out.append(",")
-            first = False
+            out.append(comma)
+            comma = ","
             if tag == "d":
                 out.append("[")
                 write(item[0], out, size, depth + 1)
@@ -128,7 +128,7 @@ def _child(job, codes, test, out, encoder, write=os.write, leave=os._exit, quote
         reply = b"E" + b'"the value is too large or too deeply nested to report"'
     except failure as error:
         try:
-            text = "%s: %s" % (name_of(error), error)
+            text = f"{name_of(error)}: {error}"
         except failure:
             text = name_of(error)
         reply = b"E" + quote(text[:500]).encode()
@@ -231,12 +231,12 @@ def main():
     _record(READY)
     try:
         codes = [
-            compile(job[part], "/box/%s.py" % part, "exec", dont_inherit=True)
+            compile(job[part], f"/box/{part}.py", "exec", dont_inherit=True)
             for part in ("prelude", "answer", "setup")
             if job[part]
         ]
     except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
-        text = "%s: %s" % (type(error).__name__, error)
+        text = f"{type(error).__name__}: {error}"
         _record(NO_PROGRAM, data=b"C" + encode_basestring_ascii(text[:2000]).encode())
         return
     for index, test in enumerate(job["tests"]):

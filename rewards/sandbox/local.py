@@ -143,12 +143,6 @@ class _nowhere:
         return None
 
 
-def probe(tier: Tier = "local") -> Isolation:
-    """What `tier` gives on this machine. Raises EnvironmentProblem with the remedy where it gives nothing."""
-    with LocalSandbox(tier) as sandbox:
-        return sandbox.isolation
-
-
 def _reader(stream: IO[bytes] | None, deadline: float):
     assert stream is not None
     fd = stream.fileno()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from assay.errors import DataError
 from assay.types import RewardResult, RolloutGroup, Task, TestVerdict, Verdict
@@ -50,7 +50,6 @@ class Judged:
     tests: tuple[TestVerdict, ...] = ()
     detail: str = ""
     isolation: str = ""
-    remarks: tuple[str, ...] = ()  #: what is not as a reader would assume, e.g. a test judged inside the box
 
 
 class ProgramVerifier(Protocol):
@@ -65,6 +64,7 @@ class ProgramVerifier(Protocol):
         ...
 
 
+@runtime_checkable
 class GroupVerifier(Protocol):
     """Judges all completions of one prompt at once."""
 

@@ -21,7 +21,7 @@ from assay.errors import DataError
 from assay.types import Task, TestVerdict, Verdict
 from rewards import drivers
 from rewards.languages import LANGUAGES, Language, find
-from rewards.records import Judge, require_start, verdicts
+from rewards.records import Judge, verdicts
 from rewards.values import BadValue, decode, parse, parts
 from rewards.verifiers.base import Bench, Judged, limits_of, overall, record_of, test_list
 
@@ -30,8 +30,23 @@ _TYPES = ("int", "bool", "string", "int[]")
 _RETURNS = {"python": _TYPES, "c": ("int", "bool")}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _C_WORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long main "
-    "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while".split()
+    (
+        *("auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern"),
+        *("float", "for", "goto", "if", "inline", "int", "long", "main", "register", "restrict", "return", "short"),
+        *(
+            "signed",
+            "sizeof",
+            "static",
+            "struct",
+            "switch",
+            "typedef",
+            "union",
+            "unsigned",
+            "void",
+            "volatile",
+            "while",
+        ),
+    )
 )
 
 

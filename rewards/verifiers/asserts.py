@@ -1,0 +1,287 @@
+"""Verifier "asserts": MBPP's form of tests, `assert f(1) == 2`, judged without trusting the process that runs them.
+
+    {"language": "python", "tests": ["assert f(1) == 2", ...], "setup": "root = Node(1)", "prelude": "import math"}
+
+`prelude` runs before the answer, `setup` after it, in its namespace. The tests are ours and are taken apart here;
+what runs in the box are expressions that ask the answer for a value:
+
+    assert A == B               A in the box; B is read here if it is a literal, otherwise computed in a box that has
+                                never seen the answer; compared here, as Python's == would (1 == True == 1.0)
+    assert A is None            the same, and the value must be that very constant
+    assert math.isclose(A, B)   the same with B and the tolerances literal; compared here
+    assert abs(A - B) < E       the same
+    anything else               the truth of the whole expression, computed in the box
+
+In the last form the comparison happens beside the answer, so an answer could win it by replacing what the expression
+uses (an object that equals everything, another `len`). What remains is that it is a fresh process, that nothing but
+a complete value counts, and that the outcome says so: such a test's `detail` is COMPARED_INSIDE.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from assay.errors import DataError
+from assay.types import Task, TestVerdict, Verdict
+from rewards import drivers
+from rewards.languages import LANGUAGES, Language, find
+from rewards.records import Judge, verdicts
+from rewards.sandbox.base import Limits
+from rewards.values import BadValue, decode, parse, parts
+from rewards.verifiers.base import Bench, Judged, limits_of, overall, record_of, test_list
+
+COMPARED_INSIDE = "compared inside the box"
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One assertion: the expression for the box, and how its value is judged here."""
+
+    expression: str
+    compare: str  #: "==", "is", "close", "within" or "truth"
+    expected: Any = _ABSENT  #: absent where it has to be computed from `clean`
+    clean: str = ""  #: an expression for the expected value
+    tolerances: tuple[tuple[str, float], ...] = ()
+    whole: str = ""  #: the whole assertion, for when the expected value is none that can leave a box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A task's answer record, taken apart."""
+
+    prelude: str
+    setup: str
+    checks: tuple[Check, ...]
+    limits: Mapping[str, float]
+
+
+def read(task: Task) -> Plan:
+    """Take the tests apart. Raises DataError for anything that is not Python or asserts nothing."""
+    answer = record_of(task, ("language", "tests"), ("setup", "prelude", "limits"))
+    if find(answer["language"]) is not LANGUAGES["python"]:
+        raise DataError(f"task {task.id!r}: asserts are Python; language {answer['language']!r} is not")
+    setup, checks = [answer.get("setup", "")], []
+    for number, text in enumerate(test_list(task)):
+        where = f"task {task.id!r}, test {number}"
+        statements = _parse(where, text)
+        found = [_check(statement.test) for statement in statements if isinstance(statement, ast.Assert)]
+        if not found:
+            raise DataError(f"{where}: asserts nothing, so anything would pass it: {text!r}")
+        setup += [ast.unparse(statement) for statement in statements if not isinstance(statement, ast.Assert)]
+        checks += found
+    plan_setup = "\n".join(filter(None, setup)).replace("\r\n", "\n")
+    for part in (plan_setup, answer.get("prelude", "")):
+        _parse(f"task {task.id!r}, setup", part)
+    return Plan(prelude=answer.get("prelude", ""), setup=plan_setup, checks=tuple(checks), limits=limits_of(task))
+
+
+class AssertsVerifier:
+    """Judges a Python program by assertions about it."""
+
+    def check(self, task: Task) -> Language:
+        """Python; DataError when the record cannot be judged by."""
+        read(task)
+        return LANGUAGES["python"]
+
+    def judge(self, task: Task, program: str, bench: Bench) -> Judged:
+        """Evaluate every assertion's expression in a child of its own, all in one box."""
+        plan = read(task)
+        limits = bench.limits_for(plan.limits)
+        isolation = str(bench.sandbox.isolation)
+        key = ("asserts", task.id, plan.prelude, plan.setup, tuple(check.whole for check in plan.checks))
+        checks = bench.keep(key, lambda: _with_expected(bench, limits, plan))
+        sources = {"prelude": plan.prelude, "answer": program, "setup": plan.setup}
+        run, report = drivers.call_python(bench, limits, sources, [check.expression for check in checks])
+        if report.no_program is not None:
+            each = TestVerdict(verdict=Verdict.CE, detail="no program to run")
+            return Judged(
+                verdict=Verdict.CE, tests=(each,) * len(checks), detail=report.no_program, isolation=isolation
+            )
+        tests = tuple(
+            replace(test, detail="; ".join(filter(None, (test.detail, COMPARED_INSIDE))))
+            if check.compare == "truth"
+            else test
+            for check, test in zip(checks, verdicts(run, report, [_judge(check) for check in checks]), strict=True)
+        )
+        verdict, detail = overall(tests)
+        return Judged(verdict=verdict, tests=tests, detail=detail, isolation=isolation)
+
+
+def _parse(where: str, text: Any) -> list[ast.stmt]:
+    if not isinstance(text, str):
+        raise DataError(f"{where}: is a {type(text).__name__}, expected Python source")
+    try:
+        return ast.parse(text.replace("\r\n", "\n")).body
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"{where}: not Python: {error}") from None
+
+
+def _check(test: ast.expr) -> Check:
+    """Recognise one of the forms in the module's docstring; the last one always fits."""
+    whole = ast.unparse(test)
+    for recognise in (_comparison, _isclose, _within):
+        check = recognise(test, whole)
+        if check is not None:
+            return check
+    return _truth(whole)
+
+
+def _truth(whole: str) -> Check:
+    return Check(expression=f"not not ({whole})", compare="truth", expected=True, whole=whole)
+
+
+def _comparison(test: ast.expr, whole: str) -> Check | None:
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
+        return None
+    left, operator, right = test.left, test.ops[0], test.comparators[0]
+    if isinstance(operator, ast.Is) and isinstance(right, ast.Constant) and right.value in (None, True, False):
+        return Check(expression=ast.unparse(left), compare="is", expected=right.value, whole=whole)
+    if not isinstance(operator, ast.Eq):
+        return None
+    if _literal(right) is _ABSENT and _literal(left) is not _ABSENT:
+        left, right = right, left
+    return Check(
+        expression=ast.unparse(left), compare="==", expected=_literal(right), clean=ast.unparse(right), whole=whole
+    )
+
+
+def _isclose(test: ast.expr, whole: str) -> Check | None:
+    if not isinstance(test, ast.Call) or ast.unparse(test.func) not in ("math.isclose", "isclose"):
+        return None
+    if len(test.args) != 2 or any(k.arg not in ("rel_tol", "abs_tol") for k in test.keywords):
+        return None
+    actual, expected = test.args
+    if _number(expected) is None:
+        actual, expected = expected, actual
+    tolerances = tuple((str(k.arg), _number(k.value)) for k in test.keywords)
+    if _number(expected) is None or any(value is None for _, value in tolerances):
+        return None
+    return Check(
+        expression=ast.unparse(actual),
+        compare="close",
+        expected=_number(expected),
+        tolerances=tuple((name, float(value)) for name, value in tolerances if value is not None),
+        whole=whole,
+    )
+
+
+def _within(test: ast.expr, whole: str) -> Check | None:
+    """abs(A - B) < E, or <=, with B and E numbers."""
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1 or not isinstance(test.ops[0], ast.Lt | ast.LtE):
+        return None
+    call, bound = test.left, _number(test.comparators[0])
+    if not isinstance(call, ast.Call) or ast.unparse(call.func) != "abs" or len(call.args) != 1 or bound is None:
+        return None
+    difference = call.args[0]
+    if not isinstance(difference, ast.BinOp) or not isinstance(difference.op, ast.Sub):
+        return None
+    expected = _number(difference.right)
+    if expected is None:
+        return None
+    name = "below" if isinstance(test.ops[0], ast.Lt) else "at_most"
+    return Check(
+        expression=ast.unparse(difference.left),
+        compare="within",
+        expected=expected,
+        tolerances=((name, float(bound)),),
+        whole=whole,
+    )
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return _ABSENT
+
+
+def _number(node: ast.expr) -> float | None:
+    value = _literal(node)
+    return value if type(value) in (int, float) else None
+
+
+def _with_expected(bench: Bench, limits: Limits, plan: Plan) -> tuple[Check, ...]:
+    """The checks with every expected value known: those that are no literals come out of a box without an answer."""
+    open_checks = [check for check in plan.checks if check.expected is _ABSENT]
+    if not open_checks:
+        return plan.checks
+    values: dict[str, Any] = {}
+    for setup in dict.fromkeys((plan.setup, "")):  # setup may need the answer; then do without
+        wanted = [check.clean for check in open_checks if check.clean not in values]
+        if wanted:
+            values |= _computed(bench, limits, plan.prelude, setup, wanted)
+    return tuple(
+        check
+        if check.expected is not _ABSENT
+        else replace(check, expected=values[check.clean])
+        if check.clean in values
+        else _truth(check.whole)
+        for check in plan.checks
+    )
+
+
+def _computed(bench: Bench, limits: Limits, prelude: str, setup: str, expressions: Sequence[str]) -> dict[str, Any]:
+    """The values of `expressions` in a clean box; those that fail or are no built-in values are left out."""
+    sources = {"prelude": f"{prelude}\n{_imports(expressions)}", "answer": "", "setup": setup}
+    _, report = drivers.call_python(bench, limits, sources, expressions)
+    values = {}
+    for expression, record in zip(expressions, report.records, strict=False):
+        if record.data[:1] == b"V":
+            try:
+                values[expression] = decode(parse(record.data[1:]), exact=False)
+            except BadValue:
+                continue
+    return values
+
+
+def _imports(expressions: Sequence[str]) -> str:
+    """Imports of the standard modules the expressions name; the answer's own imports are not there."""
+    names = {
+        node.value.id
+        for expression in expressions
+        for node in ast.walk(ast.parse(expression, mode="eval"))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    return "\n".join(f"import {name}" for name in sorted(names & sys.stdlib_module_names))
+
+
+def _judge(check: Check) -> Judge:
+    compare = _COMPARISONS[check.compare]
+
+    def judge(data: bytes) -> bool:
+        value = decode(parse(data), exact=False, expected_parts=parts(check.expected))
+        return compare(value, check.expected, dict(check.tolerances))
+
+    return judge
+
+
+def _close(value: Any, expected: Any, tolerances: Mapping[str, float]) -> bool:
+    return _is_real(value) and math.isclose(value, expected, **tolerances)
+
+
+def _near(value: Any, expected: Any, tolerances: Mapping[str, float]) -> bool:
+    if not _is_real(value):
+        return False
+    distance = abs(value - expected)
+    return distance < tolerances["below"] if "below" in tolerances else distance <= tolerances["at_most"]
+
+
+def _is_real(value: Any) -> bool:
+    """A number that arithmetic with floats is safe for: an int of a million digits would raise OverflowError."""
+    return type(value) in (bool, float) or (type(value) is int and value.bit_length() < 1000)
+
+
+_COMPARISONS: dict[str, Callable[[Any, Any, Mapping[str, float]], bool]] = {
+    "==": lambda value, expected, _: bool(value == expected),
+    "is": lambda value, expected, _: type(value) is type(expected) and value == expected,
+    "close": _close,
+    "within": _near,
+    "truth": lambda value, expected, _: value is expected,
+}
