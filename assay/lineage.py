@@ -160,8 +160,8 @@ def sha256_of(path: str | Path) -> str:
     if not path.is_dir():
         raise DataError(f"{path}: neither a file nor a folder, so it has no hash; check the path")
     whole = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        whole.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
+    for inner in sorted(p for p in path.rglob("*") if p.is_file()):
+        whole.update(f"{inner.relative_to(path).as_posix()}\0{sha256_of(inner)}\n".encode())
     return whole.hexdigest()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Any, Generic, TextIO, TypeVar
 
@@ -35,7 +35,7 @@ def progress(
     """
     if isinstance(work, int):
         return Progress((), label, work, every_s, stream or sys.stderr)
-    return Progress(work, label, len(work) if hasattr(work, "__len__") else total, every_s, stream or sys.stderr)
+    return Progress(work, label, len(work) if isinstance(work, Sized) else total, every_s, stream or sys.stderr)
 
 
 class Progress(Generic[T]):
@@ -72,7 +72,9 @@ class Progress(Generic[T]):
             self._spoke = now
             self._say(now)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         else:

@@ -173,14 +173,13 @@ def _header(run: _Run, name: str) -> str:
 
 
 def _lede(run: _Run) -> str:
-    for mode, how in (("greedy", "decoded greedily"), ("sampled", "sampled")):
+    for mode, how in (("greedy", "when decoded greedily"), ("sampled", "when sampled")):
         rates = [(STAGE_NAMES[name], rate) for name in STAGES if (rate := _rate(run, name, mode)) is not None]
         if len(rates) > 1:
             (first, before), *_, (last, after) = rates
-            moved = minus(f"{100 * (after - before):+.1f}")
+            way = "up from" if after > before else "down from" if after < before else "level with"
             return (
-                f"{last} solves {percent(after)} of the held-out problems, {how}; {first} solved {percent(before)}. "
-                f"That is {moved} points."
+                f"{last} solves {percent(after)} of the held-out problems {how}, {way} {percent(before)} for {first}."
             )
     reward = column(run.grpo, "reward/mean")
     if reward:
@@ -207,7 +206,8 @@ def _results(run: _Run) -> str:
     about += "clustered by problem, and whiskers are 95 % intervals. Completions lost to infrastructure are left out."
     if not run.evals:
         return _section("Result", about, empty_chart("No evaluation", "This run has no eval/*.json; run assay eval."))
-    rows, before = [], None
+    rows: list[str] = []
+    before: dict[str, Any] | None = None
     for name, result in run.evals.items():
         label, color = STAGES.get(name, (name, "c3"))
         cells = "".join(_rate_cell(result.get(mode), (before or {}).get(mode), color) for mode in ("greedy", "sampled"))
@@ -384,7 +384,8 @@ def _artifact(row: Mapping[str, Any]) -> str:
     parents = ", ".join(row.get("parents") or []) or None
     facts = [("kind", row.get("kind")), ("from", parents), ("seed", row.get("seed")),
              ("finished", _moment(row.get("finished"))), ("sha256", (row.get("sha256") or "")[:12])]  # fmt: skip
-    shown = "".join(f"<span>{label} <b>{escaped(value)}</b></span>" for label, value in facts if value not in (None, ""))
+    known = [(label, value) for label, value in facts if value not in (None, "")]
+    shown = "".join(f"<span>{label} <b>{escaped(value)}</b></span>" for label, value in known)
     data = "".join(
         f"<div class=facts><span>data <code>{escaped(d.get('path'))}</code></span>"
         f"<span>{escaped(d.get('rows'))} rows</span>"

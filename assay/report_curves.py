@@ -14,7 +14,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 PHASE_COLORS = {"rollout": "c0", "reward": "c4", "logprobs": "c5", "update": "c2", "sync": "c3", "checkpoint": "c7",
                 "eval": "c1"}  # fmt: skip
-VERDICT_NAMES = {name.removeprefix("verdict/"): metrics.METRICS[name].meaning for name in metrics.VERDICT_METRICS}
+VERDICT_WORDS = {"AC": "pass", "WA": "wrong", "RE": "error", "TLE": "time", "MLE": "memory", "OLE": "output",
+                 "CE": "compile", "SV": "security", "INFRA": "harness"}  # fmt: skip
 
 
 def curves(rows: Rows) -> list[str]:
@@ -69,8 +70,8 @@ def _distance_charts(rows: Rows, xs: Sequence[int]) -> list[str]:
 
 def _cost_charts(rows: Rows, xs: Sequence[int]) -> list[str]:
     verdicts = [
-        _series(rows, f"verdict/{v}", f"{v} {meaning.split(',')[0].split(';')[0]}", VERDICT_COLORS[v], smooth=False)
-        for v, meaning in VERDICT_NAMES.items()
+        _series(rows, f"verdict/{v}", f"{v} {word}", VERDICT_COLORS[v], smooth=False)
+        for v, word in VERDICT_WORDS.items()
     ]
     phases = [_series(rows, f"time/{phase}_s", phase, PHASE_COLORS[phase], smooth=False) for phase in metrics.PHASES]
     rest = [_unclaimed(row) for row in rows]

@@ -152,9 +152,10 @@ tr:last-child td{border-bottom:0;padding-bottom:2px}
 .absent{color:var(--faint)}
 .plain td{padding:7px 18px 7px 0;font-size:14px}
 .plain .number,.plain th.number{text-align:right;white-space:nowrap}
-.checks{list-style:none;padding:8px 22px;display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:0 40px}
-.checks li{display:grid;grid-template-columns:76px 1fr;gap:4px 12px;padding:12px 0;
-  border-bottom:1px solid var(--rule);align-items:start}
+.checks{list-style:none;padding:0 22px;overflow:hidden;display:grid;
+  grid-template-columns:repeat(2,minmax(0,1fr));gap:0 40px}
+.checks li{display:grid;grid-template-columns:76px 1fr;gap:4px 12px;padding:13px 0;
+  border-top:1px solid var(--rule);margin-top:-1px;align-items:start}
 .checks p{margin:1px 0 0;color:var(--soft);font-size:13.5px;line-height:1.45}
 .tag{display:inline-block;font-size:12px;font-weight:650;border-radius:999px;padding:1px 10px;white-space:nowrap;
   line-height:1.6;text-align:center}

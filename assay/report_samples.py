@@ -14,6 +14,9 @@ VERDICT_COLORS = {"AC": "c2", "WA": "c4", "RE": "c1", "TLE": "c3", "MLE": "c5", 
 GROUPS_SHOWN = 4
 TEXT_LIMIT = 12_000
 TESTS_SHOWN = 60
+COLUMNS = ("task_id", "source", "prompt", "completion", "program", "verdict", "tests", "reward", "reward_compiler",
+           "reward_rm", "advantage", "tokens", "finish_reason", "policy_version_min", "policy_version_max",
+           "mismatch_max", "isolation", "detail")  # fmt: skip
 
 Row = Mapping[str, Any]
 
@@ -24,11 +27,12 @@ def steps_with_samples(folder: Path) -> dict[int, Path]:
     return {int(step): names[step] for step in sorted(names) if step.isdigit()}
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The rows of one recorded step."""
+def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
+    """The rows of one recorded step. Raises what pyarrow raises where a column is missing."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(path, columns=columns).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(path, columns=list(columns)).select(list(columns)).to_pylist()
+    return rows
 
 
 def first_middle_last(files: Mapping[int, Path]) -> list[int]:

@@ -4,6 +4,8 @@ import random
 import re
 from html.parser import HTMLParser
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from assay.errors import DataError
@@ -148,7 +150,8 @@ def make_run(run, steps=60, text=None):
     )
     lineage.record("reward_model", kind="reward model", path="reward_model", parents=["sft"], seed=7)
     lineage.record("grpo/step-00060", kind="policy", path="grpo/checkpoints/step-00060",
-                   parents=["sft", "reward_model"], data=data, seed=7, config_section={"group_size": 6, "clip": [0.2, 0.28]})  # fmt: skip
+                   parents=["sft", "reward_model"], data=data, seed=7,
+                   config_section={"group_size": 6, "clip": [0.2, 0.28]})  # fmt: skip
     return run
 
 
@@ -214,7 +217,8 @@ def test_headline_numbers_are_those_of_the_evaluations(tmp_path):
         result = EvalResult.read(run / f"eval/{name}.json")
         for rate in (result.greedy, result.sampled):
             error = f'<span class="pm">± {100 * rate.standard_error:.1f}</span>'
-            assert f'<span class="big">{100 * rate.rate:.1f}&nbsp;%</span>{error}' in page and f"{rate.passed} of {rate.scored} passed" in page
+            assert f'<span class="big">{100 * rate.rate:.1f}&nbsp;%</span>{error}' in page
+            assert f"{rate.passed} of {rate.scored} passed" in page
 
 
 def test_hostile_text_stays_text(tmp_path):
@@ -248,6 +252,8 @@ def test_an_empty_folder_and_a_damaged_one_still_give_a_report(tmp_path):
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert "not valid JSON" in page and "recorded completions cannot be read" in page and "metrics.jsonl:1" in page
     assert Elements(page).open == []
+    pq.write_table(pa.table({"step": [1], "verdict": ["AC"]}), tmp_path / "grpo/samples/step-00001.parquet")
+    assert "recorded completions cannot be read" in write_report(tmp_path).read_text(encoding="utf-8")
     with pytest.raises(DataError, match="no such run folder"):
         write_report(tmp_path / "none")
 
@@ -305,3 +311,25 @@ def test_a_gain_is_compared_with_its_error():
     assert found([], {"sft": result(0.4, 0.04), "grpo": result(0.5, 0.04)}) == {"The gain is within the noise": "watch"}
     assert found([], {"base": result(0.4, 0.01), "grpo": result(0.3, 0.01)}) == {"GRPO made the policy worse": "bad"}
     assert found([], {"grpo": result(0.5, 0.01)}) == {}
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"accuracy": 0.8, "auc": 0.9, "ece": 0.05, "n": 50},
+        {"train": {"accuracy": 0.99}, "held_out": {"accuracy": 0.8, "auc": 0.9, "ece": 0.05, "n": 50}},
+        {"heldout_accuracy": 0.8, "heldout_auc": 0.9, "heldout_ece": 0.05, "heldout_n": 50, "train_accuracy": 0.99},
+    ],
+)
+def test_the_reward_model_card_prefers_held_out_numbers(tmp_path, layout):
+    (tmp_path / "reward_model").mkdir()
+    (tmp_path / "reward_model/reward_model.json").write_text(json.dumps(layout))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    shown = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)<small>", page))
+    assert shown == {
+        "Accuracy": "80\u00a0%",
+        "AUC": "0.9",
+        "Calibration error": "0.05",
+        "Held-out completions": "50",
+    }
+    assert "holds no calibration bins" in page
