@@ -6,10 +6,12 @@ logits are recomputed in the backward pass. No [tokens, V] tensor is ever held f
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from assay.packing import PackedBatch
@@ -44,61 +46,68 @@ def completion_logprobs(
     """Log-probability [N] of each target of `packed`, differentiable, and the entropy [N] at its position if asked.
 
     The entropy carries no gradient. Order: `packed.target_mask.nonzero()`; `packed.split_targets` gives it back
-    per sequence.
+    per sequence. `model` may be wrapped (DistributedDataParallel, PEFT): its own forward is called.
     """
-    return logprobs_of_hidden(head_of(model), target_hidden(model, packed), packed.targets(), temperature, with_entropy)
+    head = head_of(model)
+
+    def read(hidden_BLH: Tensor) -> Tensor:
+        hidden_NH = hidden_BLH[:, :-1][packed.target_mask[:, 1:]]
+        return _logprobs_of_hidden(project, hidden_NH, packed.targets(), temperature, with_entropy, rows)
+
+    project, rows = head.forward, max(1, CHUNK_LOGITS // head.weight.shape[0])
+    with _head_reads(head, read):
+        values = model(input_ids=packed.token_ids, position_ids=packed.position_ids, use_cache=False).logits
+    return values[0], values[1].detach() if with_entropy else None
 
 
-def target_hidden(model: PreTrainedModel, packed: PackedBatch) -> Tensor:
-    """Hidden states [N, H] at the positions just before each target."""
-    hidden_BLH = backbone_hidden(model, packed)
-    return hidden_BLH[:, :-1][packed.target_mask[:, 1:]]
+def head_of(model: PreTrainedModel) -> nn.Module:
+    """The module that turns hidden states into logits."""
+    return getattr(model, "module", model).get_output_embeddings()
 
 
-def backbone_hidden(model: PreTrainedModel, packed: PackedBatch) -> Tensor:
-    """Last hidden states [B, L, H]; attention stays inside each sequence (see `assay.packing`)."""
-    inner = _unwrapped(model)
-    backbone = getattr(inner, inner.base_model_prefix)
-    return backbone(input_ids=packed.token_ids, position_ids=packed.position_ids, use_cache=False).last_hidden_state
+@contextmanager
+def _head_reads(head: nn.Module, read: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let `read` stand in for the head inside the model's own forward.
+
+    Calling the backbone and the head by hand would bypass whatever Accelerate wrapped around the forward, and with
+    it the gradient exchange between ranks.
+    """
+    head.forward = read  # on the instance, over the method of its class
+    try:
+        yield
+    finally:
+        del head.forward
 
 
-def logprobs_of_hidden(
-    head: torch.nn.Module, hidden_NH: Tensor, targets_N: Tensor, temperature: float, with_entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The head and the two formulas above over [N, H], chunk by chunk."""
-    out_features = getattr(head, "out_features", None) or head.weight.shape[0]
-    rows = max(1, CHUNK_LOGITS // out_features)
+def _logprobs_of_hidden(
+    project: Callable[[Tensor], Tensor],
+    hidden_NH: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    with_entropy: bool,
+    rows: int,
+) -> Tensor:
+    """[1, N] log-probabilities, or [2, N] with entropies, of `rows` positions at a time."""
     one_chunk = hidden_NH.shape[0] <= rows
-    logprobs, entropies = [], []
+    chunks = []
     for hidden, targets in zip(hidden_NH.split(rows), targets_N.split(rows), strict=True):
         if one_chunk or not torch.is_grad_enabled():
-            chunk = _chunk(head, hidden, targets, temperature, with_entropy)
+            chunks.append(_chunk(project, hidden, targets, temperature, with_entropy))
         else:
-            chunk = checkpoint(_chunk, head, hidden, targets, temperature, with_entropy, use_reentrant=False)
-        logprobs.append(chunk[0])
-        entropies.append(chunk[1])
-    return torch.cat(logprobs), torch.cat(entropies) if with_entropy else None
-
-
-def head_of(model: PreTrainedModel) -> torch.nn.Module:
-    """The module that turns hidden states into logits."""
-    return _unwrapped(model).get_output_embeddings()
+            chunks.append(checkpoint(_chunk, project, hidden, targets, temperature, with_entropy, use_reentrant=False))
+    return torch.cat(chunks, dim=1)
 
 
 def _chunk(
-    head: torch.nn.Module, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    logits = head(hidden)
+    project: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+) -> Tensor:
+    logits = project(hidden)
     logprobs = token_logprobs(logits, targets, temperature)
     if not with_entropy:
-        return logprobs, None
+        return logprobs[None]
     with torch.no_grad():
-        return logprobs, token_entropies(logits, temperature)
-
-
-def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
-    """The model inside DistributedDataParallel, if it is wrapped."""
-    return getattr(model, "module", model)
+        entropies = token_entropies(logits, temperature)
+    return torch.stack([logprobs, entropies])
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,8 +110,9 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     from safetensors import SafetensorError
 
     try:
-        model.save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
+        with _without_bars():
+            model.save_pretrained(str(folder))
+            tokenizer.save_pretrained(str(folder))
     except SafetensorError as error:  # safetensors' own word for a full disk
         raise OSError(errno.EIO, _one_line(error)) from None
 
@@ -126,9 +129,10 @@ def load_policy(path: str | Path, dtype: Dtype = "float32") -> PreTrainedModel:
 
     check_folder(path)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True
-        )
+        with _without_bars():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                str(path), dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be loaded: {_one_line(error)}") from None
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
@@ -186,6 +190,20 @@ def _weight_files(folder: Path) -> list[str]:
         return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{index}: not a valid weight index") from None
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers draws a progress bar for every file; assay has its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _some(names: Any) -> str:

@@ -1,0 +1,82 @@
+"""Several reward workers as one, with the learned reward model beside them.
+
+A worker scores a group by its tests; the reward model scores the same completions at the same time; `mix.combine`
+makes the reward the run asked for and keeps every part. Workers may be objects here or proxies of Ray actors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Protocol
+
+from assay.errors import InfraFailure
+from assay.types import RewardResult, RolloutGroup, ScoredGroup, Verdict
+from rewards.config import RewardsConfig
+from rewards.mix import combine
+
+
+class GroupScorer(Protocol):
+    """What a reward worker answers: one result per completion. Never raises for the sample's own doing."""
+
+    def score_group(self, group: RolloutGroup) -> list[RewardResult]: ...
+
+
+class CompletionScorer(Protocol):
+    """What the learned reward model answers: a probability of passing per completion."""
+
+    def score(self, prompt_ids: Sequence[int], completions: Sequence[Sequence[int]]) -> list[float]: ...
+
+
+class RewardPool:
+    """`score` over a fixed list of workers; a worker that fails is asked for nothing more in that call."""
+
+    def __init__(
+        self, workers: Sequence[GroupScorer], config: RewardsConfig, reward_model: CompletionScorer | None = None
+    ) -> None:
+        self._config, self.reward_model = config, reward_model
+        self._idle: SimpleQueue[GroupScorer] = SimpleQueue()
+        for worker in workers:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(max_workers=len(workers), thread_name_prefix="reward")
+        self._rm_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reward-model")
+
+    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+        """Every group with its results, in order."""
+        tests = [self._threads.submit(self._by_tests, group) for group in groups]
+        learned = self._rm_thread.submit(self._by_model, list(groups))
+        scores = learned.result()
+        return [self._merge(group, t, s) for group, t, s in zip(groups, tests, scores, strict=True)]
+
+    def _merge(self, group: RolloutGroup, tests: Future[list[RewardResult]], scores: list[float | None]) -> ScoredGroup:
+        results = combine(tests.result(), scores, self._config.reward, self._config.mix_weights)
+        return ScoredGroup(group=group, results=tuple(results))
+
+    def _by_tests(self, group: RolloutGroup) -> list[RewardResult]:
+        """A worker that dies is tried once more on another one; then the samples are masked, not zeroed."""
+        detail = ""
+        for _ in range(2):
+            worker = self._idle.get()
+            try:
+                return worker.score_group(group)
+            except InfraFailure as failure:
+                detail = str(failure)
+            finally:
+                self._idle.put(worker)
+        return [RewardResult(verdict=Verdict.INFRA, reward=None, detail=detail) for _ in group.completions]
+
+    def _by_model(self, groups: Sequence[RolloutGroup]) -> list[list[float | None]]:
+        if self.reward_model is None:
+            return [[None] * len(g.completions) for g in groups]
+        out: list[list[float | None]] = []
+        for group in groups:
+            try:
+                out.append([*self.reward_model.score(group.prompt_ids, [c.token_ids for c in group.completions])])
+            except InfraFailure:
+                out.append([None] * len(group.completions))
+        return out
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._rm_thread.shutdown(wait=False, cancel_futures=True)

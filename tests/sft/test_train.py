@@ -1,0 +1,161 @@
+"""Training on a tiny mixture of experts: it learns, it is deterministic, splits do not matter, it resumes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from assay.checkpoint import is_complete, latest_valid, read_marker
+from assay.errors import CheckpointError, TrainingDiverged
+from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy, load_tokenizer
+from assay.tokenizer import train_tokenizer
+from assay.types import Message
+from sft.config import SFTConfig
+from sft.data import Dialogue, encode_examples
+from sft.train import SFTTrainer, train_sft
+
+TINY = InitConfig(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, moe_intermediate_size=16, n_routed_experts=4
+)
+CONFIG = SFTConfig(
+    total_tokens=None, epochs=2, batch_tokens=150, warmup_steps=2, learning_rate=3e-3, heldout_fraction=0.1, keep_last=1
+)
+DIALOGUES = [
+    Dialogue(
+        messages=(Message(role="user", content=f"add {i}"), Message(role="assistant", content=f"x + {i}" * (1 + i % 3)))
+    )
+    for i in range(24)
+]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = train_tokenizer([m.content for d in DIALOGUES for m in d.messages] + ["User: Assistant:"], 280)
+    return create_policy(PolicyConfig(init=TINY), tokenizer, 0, tmp_path_factory.mktemp("policy") / "p")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_policy(folder).state_dict()
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_the_loss_falls_and_the_result_is_a_complete_folder(policy: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    config = CONFIG.model_copy(update={"epochs": 12, "evaluate_every": 5})
+    result = train_sft(config, policy, DIALOGUES, tmp_path, rows.append)
+    assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
+    assert [r["step"] for r in rows] == list(range(1, len(rows) + 1)) and rows[0]["steps"] == len(rows)
+    assert {"learning_rate", "tokens", "tokens_per_s", "grad_norm", "balance_loss"} <= rows[0].keys()
+    assert rows[-1]["heldout_loss"] < rows[4]["heldout_loss"]
+    assert is_complete(result) and load_tokenizer(result).chat_template
+    assert read_marker(result)["heldout_loss"] == rows[-1]["heldout_loss"]
+    assert train_sft(config, policy, DIALOGUES, tmp_path, rows.append) == result  # done already: nothing happens
+
+
+def test_same_seed_same_weights(policy: Path, tmp_path: Path) -> None:
+    first = weights(train_sft(CONFIG, policy, DIALOGUES, tmp_path / "a"))
+    assert_same(first, weights(train_sft(CONFIG, policy, DIALOGUES, tmp_path / "b")))
+    other = weights(train_sft(CONFIG.model_copy(update={"seed": 1}), policy, DIALOGUES, tmp_path / "c"))
+    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_the_split_into_micro_batches_does_not_change_the_gradient(policy: Path, alpha: float) -> None:
+    def gradient(micro_batch_tokens: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        config = CONFIG.model_copy(update={"micro_batch_tokens": micro_batch_tokens, "balance_alpha": alpha})
+        trainer = SFTTrainer(config, policy, "float32", load_tokenizer(policy))
+        examples, _ = encode_examples(trainer.tokenizer, DIALOGUES, 100)
+        losses = trainer.backward(examples)
+        return losses, {n: p.grad for n, p in trainer.policy.named_parameters()}
+
+    whole_losses, whole = gradient(100_000)
+    for micro_batch_tokens in (1, 60, 200):
+        losses, split = gradient(micro_batch_tokens)
+        for name, value in whole_losses.items():
+            torch.testing.assert_close(losses[name], value)
+        for name, value in whole.items():
+            torch.testing.assert_close(split[name], value, atol=2e-6, rtol=1e-4, msg=name)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [3, 5])
+def test_killed_and_resumed_equals_uninterrupted(policy: Path, tmp_path: Path, kill_at: int) -> None:
+    config = CONFIG.model_copy(update={"checkpoint_every": 2})
+    whole = train_sft(config, policy, DIALOGUES, tmp_path / "whole")
+
+    def die(row: dict[str, float]) -> None:
+        if row["step"] == kill_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_sft(config, policy, DIALOGUES, tmp_path / "cut", die)
+    rows: list[dict[str, float]] = []
+    resumed = train_sft(config, policy, DIALOGUES, tmp_path / "cut", rows.append)
+    assert rows[0]["step"] == kill_at  # the checkpoint of the step before, even, is where it went on
+    assert_same(weights(whole), weights(resumed))
+    assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 1  # keep_last
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(policy: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"checkpoint_every": 2})
+    train_sft(config, policy, DIALOGUES, tmp_path)
+    with pytest.raises(CheckpointError, match="made with other data or settings"):
+        train_sft(config.model_copy(update={"learning_rate": 1e-4}), policy, DIALOGUES, tmp_path)
+    with pytest.raises(CheckpointError, match="made with other data or settings"):
+        train_sft(config, policy, DIALOGUES[:-1], tmp_path)
+    train_sft(config.model_copy(update={"evaluate_every": 1}), policy, DIALOGUES, tmp_path)  # only when to look
+    assert latest_valid(tmp_path / "checkpoints") is not None
+
+
+def test_divergence_stops_the_run_with_its_step(policy: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match=r"step \d+: .*lower sft.learning_rate"):
+        train_sft(CONFIG.model_copy(update={"learning_rate": 1e30}), policy, DIALOGUES, tmp_path)
+
+
+RANK = """
+import sys, torch
+sys.path.insert(0, {root!r})
+from tests.sft.test_train import CONFIG, DIALOGUES
+from sft.train import train_sft
+config = CONFIG.model_copy(update={{"micro_batch_tokens": 40, "balance_alpha": 0.01}})
+print(train_sft(config, {policy!r}, DIALOGUES[:{count}], {out!r}))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_policy_as_one(policy: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"balance_alpha": 0.01})
+    one = weights(train_sft(config, policy, DIALOGUES, tmp_path / "one"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = RANK.format(root=str(Path.cwd()), policy=str(policy), out=str(tmp_path / "two"), count=len(DIALOGUES))
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            env={**os.environ, **shared, "RANK": str(r), "LOCAL_RANK": str(r), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(2)
+    ]
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=120)
+        assert rank.returncode == 0, errors[-2000:]
+    for name, value in weights(tmp_path / "two" / "policy").items():
+        torch.testing.assert_close(value, one[name], atol=1e-4, rtol=1e-3, msg=name)
