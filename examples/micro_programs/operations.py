@@ -144,7 +144,7 @@ NUMBER_SOURCES = (
     _number("digits", "n keeps eats_n", "the {}digits of n / the {}decimal digits of n",
             over_n(0, "n % 10", 10, lambda a: digits(a["n"])),
             over_n(9, "n % 10", 10, lambda a: digits(a["n"])[:-1])),
-    _number("halves", "n keeps positive eats_n", "the {}values of n halved down to 1 / the {}results of halving n to 1",
+    _number("halves", "n keeps positive eats_n", "the {}values n takes halved to 1 / the {}numbers met halving n to 1",
             over_n(0, "n", 2, lambda a: halves(a["n"])),
             over_n(1, "n", 2, lambda a: halves(a["n"])[:-1])),
 )  # fmt: skip
@@ -183,7 +183,7 @@ STRING_SOURCES = (
     _text("first_word", "s", "the {}characters of s before its first space / the {}characters of s up to any space",
           over_string("s.split(' ')[0]", "s[i] && s[i] != ' '", lambda a: a["s"].split(" ")[0]),
           over_string("s", "s[i]", lambda a: a["s"])),
-    _text("all_but_last_character", "s", "the {}characters of s before its last / the {}characters of s without its end",
+    _text("all_but_last_character", "s", "the {}characters of s before the last / the {}characters of s but its last",
           over_string("s[:-1]", "s[i] && s[i + 1]", lambda a: a["s"][:-1]),
           over_string("s", "s[i]", lambda a: a["s"])),
     _text("first_k_characters", "s k", "the {}characters in the first k of s / the {}characters among the first k of s",

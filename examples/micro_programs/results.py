@@ -85,7 +85,7 @@ REDUCTIONS = (
             form("r -= 1", lambda r, e: r - 1), form("r += 1", lambda r, e: r + 1)),
     _reduce("minus_sum", "", "minus the sum of {} / the negated sum of {}",
             form("r -= E", lambda r, e: r - e), form("r += E", lambda r, e: r + e)),
-    _reduce("hundred_less_sum", "", "100 minus the sum of {} / 100 less {}",
+    _reduce("hundred_less_sum", "", "100 minus the sum of {} / 100 less the total of {}",
             form("r -= E", lambda r, e: r - e, start=100), form("r -= E", lambda r, e: r - e)),
     _reduce("sum_and_count", "keeps", "the sum plus the count of {} / the sum plus the number of {}",
             form("r += E + 1", lambda r, e: r + e + 1), form("r += E", lambda r, e: r + e)),
