@@ -100,8 +100,8 @@ REDUCTIONS = (
             form("r = (r + E) % 10", lambda r, e: (r + e) % 10), form("r = r + (E) % 10", lambda r, e: r + e % 10)),
     _reduce("last", "ordered", "the last of {} (0 if none) / the final one of {} (0 if none)",
             form("r = E", lambda r, e: e), form("r = E", lambda r, e: e, start=-1)),
-    _reduce("alternating", "ordered", "the alternating sum (last one added) of {} / the last minus the one before, "
-            "plus the one before that, ..., of {}",
+    _reduce("alternating", "ordered", "the alternating sum (last one added) of {} / "
+            "the sum, signs alternating to a final plus, of {}",
             form("r = E - r", lambda r, e: e - r), form("r = r - (E)", lambda r, e: r - e)),
     _reduce("doubling_sum", "keeps ordered", "the sum, doubled before each addition, of {} / "
             "the total, doubled before each addition, of {}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from examples.micro_programs.generate import generate, main, specify
 
 COUNTS = {"specifications": 2400, "heldout": 320}
 SMALL = {"specifications": 300, "heldout": 30, "wrong_share": 0.5, "demonstrations_per_task": 1, "tests_per_task": 6}
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc compiles the programs in C")
 SAMPLE = 150  # tasks per language that are really run
 
 RUN_PYTHON = """
@@ -184,12 +186,14 @@ def test_wrong_share_and_misconceptions(rows: dict[str, list[dict[str, Any]]], s
     assert not [rate for rate in rates if 0.45 < rate <= 0.5]
 
 
+@needs_gcc
 def test_references_agree_with_expected_values(rows: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
     tasks = rows["train"] + rows["heldout"]
     sample = random.Random(1).sample(tasks, 2 * SAMPLE)
     assert all(judge([(task, task["reference"]) for task in sample], tmp_path))
 
 
+@needs_gcc
 def test_demonstrations_pass_or_fail_as_labelled(rows: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
     tasks = {task["id"]: task for task in rows["train"]}
     sample = random.Random(2).sample(rows["demonstrations"], 2 * SAMPLE)
@@ -198,6 +202,7 @@ def test_demonstrations_pass_or_fail_as_labelled(rows: dict[str, list[dict[str, 
     assert 0.4 < sum(passed) / len(passed) < 0.6
 
 
+@needs_gcc
 def test_every_single_mistake_is_caught_when_run(tmp_path: Path) -> None:
     programs = []
     for item in specify(120, seed=3, tests_per_task=6):
