@@ -103,7 +103,7 @@ class LocalSandbox:
             raise InfraFailure(f"the sandbox supervisor did not start: {error or type(error).__name__}") from None
         if "refused" in hello:
             self._stop()
-            raise EnvironmentProblem(_remedy(hello["refused"]))
+            raise EnvironmentProblem(_remedy(self.tier, hello["refused"]))
         self._isolation = Isolation(
             tier=hello["tier"], features=tuple(hello["features"]), remarks=tuple(hello["remarks"])
         )
@@ -178,7 +178,9 @@ def _result(header: dict[str, Any], blobs: list[bytes], isolation: Isolation) ->
     )
 
 
-def _remedy(reason: str) -> str:
+def _remedy(tier: Tier, reason: str) -> str:
+    if tier == "weak":
+        return f"sandbox.tier=weak: {reason}; run assay as an ordinary user, or with a Python that others can read"
     bubblewrap = " (bwrap being installed does not help: it needs the same)" if shutil.which("bwrap") else ""
     return (
         f"this machine refuses the namespaces a sandbox is made of ({reason}){bubblewrap}; enable unprivileged user "

@@ -32,12 +32,23 @@ class Ids(NamedTuple):
     uid: int | None
 
 
-def stay() -> tuple[Ids, list[str], list[str]]:
-    """The weak tier: no namespaces. Root still gives programs another user id."""
+def stay(prefix: str) -> tuple[Ids, list[str], list[str]]:
+    """The weak tier: no namespaces. Root still gives programs another user id, and refuses where that user cannot
+    reach the Python under `prefix`: running unknown programs as root is not a fallback.
+    """
     remarks = ["no namespaces: programs see this machine's files, processes and network"]
     if os.geteuid() != 0:
         return Ids(None), ["rlimits", "nnp", "session"], [*remarks, "programs run as the user who runs assay"]
-    return Ids(_spare_id()), ["uid", "rlimits", "nnp", "session"], remarks
+    ids = Ids(_spare_id())
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setresgid(ids.uid, ids.uid, ids.uid)
+        os.setresuid(ids.uid, ids.uid, ids.uid)
+        os._exit(0 if os.access(f"{prefix}/bin", os.X_OK) else 1)
+    if os.waitpid(child, 0)[1] != 0:
+        raise OSError(13, f"started as root, programs run as another user, who cannot reach {prefix}")
+    return ids, ["uid", "rlimits", "nnp", "session"], remarks
 
 
 def enter(prefix: str) -> tuple[Ids, list[str], list[str]]:

@@ -32,7 +32,7 @@ def main(tier: str, parent: int, prefix: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the host's business; it then closes the pipe
     try:
         parent_fd = os.pidfd_open(parent)
-        ids, features, remarks = root.enter(prefix) if tier == "local" else root.stay()
+        ids, features, remarks = root.enter(prefix) if tier == "local" else root.stay(prefix)
     except OSError as error:
         frames.write_all(1, frames.pack({"refused": str(error.strerror or error)}))
         return

@@ -17,7 +17,7 @@ from rewards.sandbox.base import Limits, Sandbox
 
 T = TypeVar("T")
 
-START_CPU_S, START_WALL_S = 5.0, 10.0  #: on top of the tests' own limits, for the driver around them
+START_CPU_S, START_WALL_S = 2.0, 5.0  #: on top of the tests' own limits, for the driver around them
 _LIMIT_KEYS = {"cpu_s": float, "wall_s": float, "memory_bytes": int, "output_bytes": int, "processes": int}
 
 

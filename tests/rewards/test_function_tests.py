@@ -1,0 +1,190 @@
+"""Verifier "function": signatures in both languages, exact types, verdicts, and what is refused at load."""
+
+from __future__ import annotations
+
+import pytest
+
+from assay.errors import DataError, InfraFailure
+from assay.types import Verdict
+from rewards.records import read_report, verdicts
+from rewards.sandbox.base import Limits
+from rewards.sandbox.fake import FakeSandbox, ended
+from rewards.verifiers.base import Bench
+from rewards.verifiers.function import FunctionVerifier
+
+ALL_C = """
+#include <string.h>
+int f(const int *xs, int xs_len, const char *s, int k, int b, const int *ys, int ys_len) {
+    int sum = 0;
+    for (int i = 0; i < xs_len; i++) sum += xs[i];
+    for (int i = 0; i < ys_len; i++) sum -= ys[i];
+    return sum + 1000 * (int)strlen(s) + k + (b ? 7 : 0);
+}
+"""
+ALL_PYTHON = "def f(xs, s, k, b, ys): return sum(xs) - sum(ys) + 1000 * len(s.encode()) + k + (7 if b is True else 0)"
+PARAMETERS = {"xs": "int[]", "s": "string", "k": "int", "b": "bool", "ys": "int[]"}
+CASES = [
+    ([[1, 2, 3], "abc", -4, True, []], 3009),
+    ([[], "", 0, False, []], 0),
+    ([[2**31 - 1, -(2**31)], "1234567", 5, False, [1, 2, 3]], 6998),
+    ([list(range(100)), "h\u00e9 \u20ac \U0001f600", 1, True, [9]], 4950 - 9 + 12000 + 8),
+]
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(("language", "program"), [("c", ALL_C), ("python", ALL_PYTHON)])
+def test_all_types_arrive_unchanged(language, program, function_task, bench):
+    judged = FunctionVerifier().judge(function_task(language, PARAMETERS, "int", CASES), program, bench)
+    assert [test.verdict for test in judged.tests] == [Verdict.AC] * 4, judged
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("returned", ["0", "2147483647", "-2147483648", "-1", "255"])
+def test_c_integers_come_back_exactly(returned, function_task, bench):
+    task = function_task("c", {}, "int", [([], int(returned))])
+    program = f"int f(void) {{ return {'-2147483647 - 1' if returned == '-2147483648' else returned}; }}"
+    assert FunctionVerifier().judge(task, program, bench).verdict is Verdict.AC
+
+
+@pytest.mark.sandbox
+def test_a_c_bool_is_0_or_1(function_task, bench):
+    task = function_task("c", {"x": "int"}, "bool", [([1], True), ([0], False)])
+    assert FunctionVerifier().judge(task, "int f(int x) { return x == 1; }", bench).verdict is Verdict.AC
+    judged = FunctionVerifier().judge(task, "int f(int x) { return x * 4; }", bench)
+    assert [test.verdict for test in judged.tests] == [Verdict.WA, Verdict.AC]
+    assert "0 or 1" in judged.detail
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("returns", "expected", "right", "wrong"),
+    [
+        ("string", "ab\n", "'ab' + chr(10)", "b'ab'"),
+        ("int[]", [1, 2], "[1, 2]", "(1, 2)"),
+        ("int[]", [], "[]", "None"),
+        ("int[]", [1], "[1]", "[True]"),
+        ("bool", True, "1 == 1", "1"),
+        ("int", 2**80, "2 ** 80", "2.0 ** 80"),
+        ("int", 0, "0", "False"),
+    ],
+)
+def test_python_types_are_exact(returns, expected, right, wrong, function_task, bench):
+    task = function_task("python", {}, returns, [([], expected)])
+    assert FunctionVerifier().judge(task, f"def f(): return {right}", bench).verdict is Verdict.AC
+    assert FunctionVerifier().judge(task, f"def f(): return {wrong}", bench).verdict is Verdict.WA
+
+
+@pytest.mark.sandbox
+def test_each_test_has_its_own_verdict_and_the_first_failure_is_the_program_s(function_task, bench):
+    task = function_task("python", {"x": "int"}, "int", [([n], n) for n in range(5)])
+    program = "import os\ndef f(x): return {0: 0, 1: 9, 2: 2}[x] if x < 4 else os._exit(0)"
+    judged = FunctionVerifier().judge(task, program, bench)
+    assert [test.verdict for test in judged.tests] == ["AC", "WA", "AC", "RE", "RE"]
+    assert judged.verdict is Verdict.WA and judged.detail == "test 1: another value"
+    assert judged.isolation.startswith("local:")
+
+
+@pytest.mark.sandbox
+def test_no_state_passes_from_test_to_test(function_task, bench):
+    task = function_task("python", {"x": "int"}, "int", [([1], 1)] * 4)
+    program = "seen = []\ndef f(x):\n  seen.append(x)\n  return len(seen)"
+    assert FunctionVerifier().judge(task, program, bench).verdict is Verdict.AC
+    task = function_task("c", {"x": "int"}, "int", [([1], 1)] * 4)
+    assert FunctionVerifier().judge(task, "int seen; int f(int x) { return ++seen; }", bench).verdict is Verdict.AC
+
+
+@pytest.mark.sandbox
+def test_arguments_may_be_changed_without_harm(function_task, bench):
+    task = function_task("python", {"xs": "int[]"}, "int", [([[3, 1, 2]], 1)] * 2)
+    assert FunctionVerifier().judge(task, "def f(xs): xs.sort(); return xs.pop(0)", bench).verdict is Verdict.AC
+
+
+@pytest.mark.sandbox
+def test_a_time_out_ends_the_tests_only_when_nothing_can_be_earned_by_the_rest(function_task, sandbox):
+    task = function_task("python", {"x": "int"}, "int", [([0], 0), ([1], 1)], limits={"cpu_s": 0.2, "wall_s": 1})
+    program = "def f(x):\n  while x == 0: pass\n  return x"
+    for stop, expected in ((True, ["TLE", "TLE"]), (False, ["TLE", "AC"])):
+        bench = Bench(sandbox=sandbox, limits=Limits(), stop_on_timeout=stop)
+        assert [t.verdict for t in FunctionVerifier().judge(task, program, bench).tests] == expected
+
+
+@pytest.mark.sandbox
+def test_a_compile_error_carries_the_compiler_s_words(function_task, bench):
+    judged = FunctionVerifier().judge(function_task("c", {}, "int", [([], 1)]), "int f(void) { return y; }", bench)
+    assert judged.verdict is Verdict.CE and "undeclared" in judged.detail
+    judged = FunctionVerifier().judge(function_task("python", {}, "int", [([], 1)]), "def f(:", bench)
+    assert judged.verdict is Verdict.CE and judged.detail.startswith("SyntaxError")
+
+
+@pytest.mark.sandbox
+def test_a_c_answer_without_the_function_does_not_link(function_task, bench):
+    judged = FunctionVerifier().judge(function_task("c", {}, "int", [([], 1)]), "int g(void) { return 1; }", bench)
+    assert judged.verdict is Verdict.CE and "undefined reference to `f'" in judged.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"tests": []}, "at least one test"),
+        ({"tests": None}, "at least one test"),
+        ({"tests": [{"args": [1]}]}, "exactly the keys"),
+        ({"tests": [{"args": [], "expected": 1}]}, "a list of 1"),
+        ({"tests": [{"args": [True], "expected": 1}]}, "True is not of type int"),
+        ({"tests": [{"args": [1], "expected": 1.0}]}, "1.0 is not of type int"),
+        ({"tests": [{"args": [2**31], "expected": 1}]}, "does not fit a C int"),
+        ({"entry_point": "f; }"}, "not a function name"),
+        ({"entry_point": "main"}, "not a function name"),
+        ({"returns": "string"}, "c functions return int, bool"),
+        ({"parameters": [{"name": "x", "type": "float"}]}, "one of the types"),
+        ({"language": "cobol"}, "no language 'cobol'"),
+        ({"limits": {"cpu": 1}}, "no limit 'cpu'"),
+        ({"limits": {"cpu_s": 0}}, "positive"),
+        ({"timeout": 3}, "unknown keys 'timeout'"),
+    ],
+)
+def test_records_that_cannot_be_judged_by_are_refused_at_load(change, complaint, function_task):
+    task = function_task("c", {"x": "int"}, "int", [([1], 1)])
+    broken = type(task)(id="t", messages=task.messages, verifier="function", answer={**task.answer, **change})
+    with pytest.raises(DataError, match=complaint):
+        FunctionVerifier().check(broken)
+
+
+def bench_that_says(stdout: bytes, **rest) -> Bench:
+    return Bench(sandbox=FakeSandbox([ended(stdout, **rest)]), limits=Limits())
+
+
+READY = b"-2 0 0 0 0 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "expected"),
+    [
+        (READY + b'0 0 0 5 6 7 10\nV["i","1"]1 0 0 5 6 7 10\nV["i","2"]', ["AC", "AC"]),
+        (READY + b'0 0 0 5 6 7 10\nV["i","1"]', ["AC", "RE"]),
+        (READY + b'1 0 0 5 6 7 10\nV["i","2"]', ["RE", "RE"]),  # out of order
+        (READY + b'0 0 0 5 6 7 10\nV["i","1"]0 0 0 5 6 7 10\nV["i","2"]', ["AC", "RE"]),  # the same one twice
+        (READY + b'0 0 0 5 6 7 10\nV["i","1"]1 0 0 5 6 7 99\nV["i","2"]', ["AC", "RE"]),  # cut off
+        (READY + b'0 0 1 5 6 7 10\nV["i","1"]', ["TLE", "TLE"]),  # in time is part of right
+        (READY + b'0 0 3 5 6 7 10\nV["i","1"]', ["OLE", "RE"]),
+        (READY + b"0 9 0 5 6 7 0\n1 256 0 5 6 7 0\n", ["RE", "RE"]),
+        (READY + b"0 0 0 5 6 7 2\nAC1 0 0 5 6 7 4\nPASS", ["RE", "RE"]),
+        (READY + b'0 0 0 5 6 7 21\nV["i","1"]V["i","1"]\n', ["WA", "RE"]),  # two claims in one
+        (READY + b'0 0 0 5 6 7 10\nV["b",1]  1 0 0 5 6 7 10\nV["i","2"]', ["WA", "AC"]),
+        (READY, ["RE", "RE"]),
+    ],
+)
+def test_verdicts_follow_from_records_and_only_values_pass(stdout, expected, function_task):
+    task = function_task("python", {"x": "int"}, "int", [([1], 1), ([2], 2)])
+    judged = FunctionVerifier().judge(task, "def f(x): return x", bench_that_says(stdout))
+    assert [test.verdict for test in judged.tests] == expected
+    assert judged.isolation == "fake:"
+
+
+def test_a_driver_that_did_not_start_is_the_harness_failing(function_task):
+    task = function_task("python", {"x": "int"}, "int", [([1], 1)])
+    with pytest.raises(InfraFailure, match="did not start"):
+        FunctionVerifier().judge(task, "def f(x): return x", bench_that_says(b"", exit_code=1, stderr=b"no module"))
+
+
+def test_a_report_of_nothing_gives_no_verdict_for_free():
+    assert [v.verdict for v in verdicts(ended(b""), read_report(b""), [lambda data: True] * 3)] == ["RE"] * 3
