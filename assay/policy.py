@@ -110,7 +110,7 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     from safetensors import SafetensorError
 
     try:
-        with _without_bars():
+        with without_bars():
             model.save_pretrained(str(folder))
             tokenizer.save_pretrained(str(folder))
     except SafetensorError as error:  # safetensors' own word for a full disk
@@ -129,7 +129,7 @@ def load_policy(path: str | Path, dtype: Dtype = "float32") -> PreTrainedModel:
 
     check_folder(path)
     try:
-        with _without_bars():
+        with without_bars():
             model, info = AutoModelForCausalLM.from_pretrained(
                 str(path), dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True
             )
@@ -193,7 +193,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """transformers draws a progress bar for every file; assay has its own."""
     from transformers.utils import logging
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 
 from assay.errors import ConfigError
+from assay.optimization import warmup_cosine
 from sft.config import SFTConfig
 
 
@@ -34,15 +35,14 @@ def plan_steps(lengths: Sequence[int], config: SFTConfig) -> list[list[int]]:
 
 
 def learning_rate(step: int, steps: int, config: SFTConfig) -> float:
-    """The rate of step 0 <= step < steps: linear warm-up, then half a cosine down to the final ratio.
-
-    lr = peak (r + (1 - r)(1 + cos(pi t)) / 2) with t from 0 at the end of the warm-up to 1 after the last step.
-    """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    t = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    floor = config.final_learning_rate_ratio
-    return config.learning_rate * (floor + (1 - floor) * (1 + math.cos(math.pi * t)) / 2)
+    """The rate of step 0 <= step < steps: linear warm-up, then half a cosine."""
+    return warmup_cosine(
+        step,
+        steps,
+        peak=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        final_ratio=config.final_learning_rate_ratio,
+    )
 
 
 def check_warmup(steps: int, config: SFTConfig) -> None:

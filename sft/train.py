@@ -34,6 +34,7 @@ from assay.checkpoint import (
 )
 from assay.errors import CheckpointError, TrainingDiverged
 from assay.logprobs import completion_logprobs
+from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack
 from assay.policy import Dtype, load_policy, load_tokenizer, save_policy
 from sft.balance import routing, sequence_balance
@@ -102,14 +103,19 @@ class SFTTrainer:
         # buffers are constants, and ranks may differ in how often they call forward
         self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
         self.policy = load_policy(policy_dir, dtype)
-        self.model, self.optimizer = self.accelerator.prepare(self.policy, optimizer_for(self.policy, config))
+        optimizer = adamw(
+            list(self.policy.parameters()),
+            rate=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.policy, optimizer)
         self.model.train()
 
     def train_step(self, examples: Sequence[Example], rate: float) -> dict[str, float]:
         """One optimizer step on `examples`, the whole step's, of which this rank takes its share of rows."""
         started = time.perf_counter()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         sums = self.backward(examples)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         row = {k: float(v) for k, v in sums.items()} | {"learning_rate": rate, "grad_norm": float(norm)}
@@ -188,16 +194,6 @@ class SFTTrainer:
             pad_id=self.tokenizer.eos_token_id if pad_id is None else pad_id,
         )
         return packed.share(self.accelerator.process_index, self.accelerator.num_processes)
-
-
-def optimizer_for(model: torch.nn.Module, config: SFTConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves vectors (norms) alone."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def _fingerprint(config: SFTConfig, examples: Sequence[Example]) -> str:

@@ -1,0 +1,219 @@
+"""Train the reward model on judged completions, and say on held-out tasks how far it can be trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from assay.checkpoint import writing
+from assay.errors import DataError, TrainingDiverged
+from assay.optimization import adamw, set_rate, warmup_cosine
+from assay.packing import PackedBatch, pack_completions
+from assay.policy import Dtype, load_tokenizer
+from rewards.model.config import RewardModelConfig
+from rewards.model.data import Sample, split_by_task, usable
+from rewards.model.losses import LOSSES
+from rewards.model.network import RewardModel
+from rewards.model.quality import report
+
+Log = Callable[[dict[str, float]], None]
+
+
+def train_reward_model(
+    config: RewardModelConfig,
+    sft_dir: str | Path,
+    samples: Sequence[Sample],
+    out_dir: str | Path,
+    log: Log = lambda row: None,
+    dtype: Dtype = "float32",
+) -> Path:
+    """Train on most tasks, measure on the others, write the folder `out_dir`; returns it.
+
+    `reward_model.json` holds heldout_accuracy, heldout_auc, heldout_pair_accuracy, heldout_calibration_error,
+    base_rate, the same per source, and every count. `log` gets one row per step: step (from 1), steps, loss,
+    learning_rate, grad_norm, samples_per_s, tokens_per_s.
+    """
+    kept, left_out = usable(samples, config.max_length)
+    if not kept:
+        raise DataError(f"none of {len(samples)} samples can be learned from: {left_out}")
+    train, held = split_by_task(kept, config.heldout_fraction, config.seed)
+    plan = plan_batches(train, config)
+    if not plan:
+        raise DataError("no task has both a passing and a failing completion; the pairwise loss has nothing to compare")
+    trainer = RewardModelTrainer(config, sft_dir, dtype)
+    for step, batch in enumerate(plan):
+        rate = warmup_cosine(
+            step,
+            len(plan),
+            peak=config.learning_rate,
+            warmup_steps=round(config.warmup_ratio * len(plan)),
+            final_ratio=0.0,
+        )
+        log({"step": step + 1, "steps": len(plan), **trainer.train_step(batch, rate)})
+    facts = {
+        "loss": config.loss,
+        **measure(trainer.score(held), held),
+        "train_samples": len(train),
+        "train_tasks": len({s.task_id for s in train}),
+        "train_base_rate": sum(map(passed, train)) / len(train),
+        **left_out,
+    }
+    if trainer.accelerator.is_main_process:
+        with writing(Path(out_dir), {"kind": "reward_model", "steps": len(plan)}) as folder:
+            trainer.network.save(trainer.tokenizer, folder)
+            (folder / "reward_model.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    trainer.accelerator.wait_for_everyone()
+    return Path(out_dir)
+
+
+def plan_batches(samples: Sequence[Sample], config: RewardModelConfig) -> list[list[list[Sample]]]:
+    """The optimizer steps: each a list of units that must be seen together, of `batch_size` samples or a little more.
+
+    A unit is a sample, or for a loss that compares, all samples of a task that has both verdicts. Every epoch
+    shuffles the units anew, from (seed, epoch).
+    """
+    loss = LOSSES[config.loss]
+    by_task: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_task.setdefault(sample.task_id, []).append(sample)
+    units = [g for g in by_task.values() if loss.terms(g)] if loss.needs_whole_tasks else [[s] for s in samples]
+    steps: list[list[list[Sample]]] = []
+    for epoch in range(config.epochs):
+        step: list[list[Sample]] = []
+        for unit in random.Random(f"{config.seed}/{epoch}").sample(units, len(units)):
+            step.append(unit)
+            if sum(map(len, step)) >= config.batch_size:
+                steps.append(step)
+                step = []
+        if step:
+            steps.append(step)
+    return steps
+
+
+def measure(scores: Sequence[float], held: Sequence[Sample]) -> dict[str, Any]:
+    """The held-out report, whole and by source."""
+
+    def part(indices: Sequence[int]) -> dict[str, Any]:
+        return report(
+            [scores[i] for i in indices], [passed(held[i]) for i in indices], [held[i].task_id for i in indices]
+        )
+
+    whole = part(range(len(held)))
+    by_source = {
+        source: part([i for i, s in enumerate(held) if s.source == source])
+        for source in sorted({s.source for s in held})
+    }
+    return {
+        "base_rate": whole.pop("base_rate"),
+        **{f"heldout_{k}": v for k, v in whole.items()},
+        "by_source": by_source,
+    }
+
+
+def passed(sample: Sample) -> bool:
+    """The pass bit of a sample that has one."""
+    if sample.passed is None:
+        raise ValueError(f"task {sample.task_id!r}: a sample without a verdict has no pass bit")
+    return sample.passed
+
+
+class RewardModelTrainer:
+    """The network, its optimizer, and one step."""
+
+    def __init__(self, config: RewardModelConfig, sft_dir: str | Path, dtype: Dtype = "float32") -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs, set_seed
+
+        set_seed(config.seed)
+        self.config, self.loss = config, LOSSES[config.loss]
+        self.tokenizer = load_tokenizer(sft_dir)
+        self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+        self.network = RewardModel.from_policy(sft_dir, dtype)
+        optimizer = adamw(
+            list(self.network.parameters()),
+            rate=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self.model.train()
+
+    def train_step(self, units: Sequence[Sequence[Sample]], rate: float) -> dict[str, float]:
+        """One optimizer step; the loss is a mean over all terms of the batch, on all ranks."""
+        started = time.perf_counter()
+        set_rate(self.optimizer, rate)
+        total = self.backward(units)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        row = {"loss": float(total), "learning_rate": rate, "grad_norm": float(norm)}
+        if not all(map(math.isfinite, row.values())):
+            raise TrainingDiverged(f"reward model: {row}; lower reward_model.learning_rate={self.config.learning_rate}")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        seconds = time.perf_counter() - started
+        samples = [s for unit in units for s in unit]
+        return row | {"samples_per_s": len(samples) / seconds, "tokens_per_s": sum(map(len, samples)) / seconds}
+
+    def backward(self, units: Sequence[Sequence[Sample]]) -> Tensor:
+        """Leave the batch's gradient in the parameters; returns its loss."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        terms = self.loss.terms([s for unit in units for s in unit])
+        share = units[rank::world]
+        weight = 1.0 if share else 0.0  # an idle rank computes another's unit for nothing, to keep in step
+        micros = list(self._micro_batches(share or units[:1]))
+        total = torch.zeros((), device=self.accelerator.device)
+        for i, samples in enumerate(micros):
+            waiting = i + 1 < len(micros)
+            with self.accelerator.no_sync(self.model) if waiting else nullcontext():
+                scores = self.model(self._pack(samples))
+                bits = torch.tensor([passed(s) for s in samples], device=scores.device)
+                names = {s.task_id: n for n, s in enumerate(samples)}
+                tasks = torch.tensor([names[s.task_id] for s in samples], device=scores.device)
+                loss = weight * self.loss.total(scores, bits, tasks) / terms
+                self.accelerator.backward(loss * world)  # DistributedDataParallel averages; the terms are global
+            total += loss.detach()
+        return self.accelerator.reduce(total, "sum")
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        """Probabilities of passing, in the order of `samples`."""
+        packed = self._pack(samples)
+        return probabilities(self.network, packed, self.config.micro_batch_tokens)
+
+    def _micro_batches(self, units: Sequence[Sequence[Sample]]) -> Iterator[list[Sample]]:
+        """Units, longest first, together up to `micro_batch_tokens`; a unit is never cut."""
+        batch: list[Sample] = []
+        for unit in sorted(units, key=lambda u: -max(map(len, u))):
+            if batch and sum(map(len, batch)) + sum(map(len, unit)) > self.config.micro_batch_tokens:
+                yield batch
+                batch = []
+            batch = [*batch, *unit]
+        yield batch
+
+    def _pack(self, samples: Sequence[Sample]) -> PackedBatch:
+        packed = pack_completions(
+            [s.prompt_ids for s in samples], [s.completion_ids for s in samples], pad_id=pad_id(self.tokenizer)
+        )
+        return packed.to(self.accelerator.device)
+
+
+@torch.no_grad()
+def probabilities(network: RewardModel, packed: PackedBatch, micro_batch_tokens: int) -> list[float]:
+    """The logistic function of the scores, in ascending order of the packed sequences."""
+    found: dict[int, float] = {}
+    for micro in packed.micro_batches(micro_batch_tokens):
+        segments = [s for s in micro.segment_ids.unique().tolist() if s >= 0]
+        found |= dict(zip(segments, network(micro).sigmoid().tolist(), strict=True))
+    return [found[i] for i in sorted(found)]
+
+
+def pad_id(tokenizer: Any) -> int:
+    """A token to fill rows with; which one does not matter, nothing looks at it."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
