@@ -105,10 +105,10 @@ def verdicts(run: RunResult, report: Report, judges: Sequence[Judge]) -> tuple[T
 
 
 def require_start(run: RunResult, report: Report) -> None:
-    """Raise InfraFailure when the driver did not even begin, and nothing of the answer can have been the reason."""
-    if not report.began and run.killed_by is None:
-        detail = run.stderr[-300:].decode("utf-8", "replace")
-        raise InfraFailure(f"the driver did not start (exit {run.exit_code}, signal {run.signal}): {detail}")
+    """Raise InfraFailure when the driver did not begin: nothing of the answer had run, so it cannot be the reason."""
+    if not report.began:
+        how = run.killed_by or f"exit {run.exit_code}, signal {run.signal}"
+        raise InfraFailure(f"the driver did not start ({how}): {run.stderr[-300:].decode('utf-8', 'replace')}")
 
 
 def _verdict(record: Record, judge: Judge) -> TestVerdict:

@@ -84,7 +84,7 @@ class _Usage:
         return found
 
 
-def run(tier: str, ids: root.Ids, job: dict[str, Any], blobs: list[bytes]) -> bytes:
+def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> bytes:
     """Set the box up, run the job and return the reply frame. Raises OSError when the box cannot be set up."""
     workdir = job.get("workdir") or root.WORK
     if tier == "local":
@@ -92,10 +92,11 @@ def run(tier: str, ids: root.Ids, job: dict[str, Any], blobs: list[bytes]) -> by
         kernel.set_hostname(b"box")
     else:
         kernel.adopt_orphans()
-    _give_up_privileges(tier, ids, workdir)
+    stdin_fd = _input(blobs[0])  # while a file in memory may still be made
+    _give_up_privileges(tier, drop, workdir)
     for name, data in zip(job["files"], blobs[1:], strict=True):
         _put(Path(workdir, name), data)
-    program = _Program(job, blobs[0], workdir)
+    program = _Program(job, stdin_fd, workdir)
     killed_by, status, usage, wall_s = _watch(program, job["limits"], tier)
     names, contents = _gather(job["collect"], workdir, job["limits"]["file_bytes"])
     header = {
@@ -111,20 +112,22 @@ def run(tier: str, ids: root.Ids, job: dict[str, Any], blobs: list[bytes]) -> by
     return frames.pack(header, [b"".join(stream.parts) for stream in program.streams] + contents)
 
 
-def _give_up_privileges(tier: str, ids: root.Ids, workdir: str) -> None:
+def _give_up_privileges(tier: str, drop: root.Drop, workdir: str) -> None:
     if tier == "local":
         kernel.drop_bounding_set()
-    if ids.uid is not None:
+    if drop.uid is not None:
         if tier != "local":
-            os.chown(workdir, ids.uid, ids.uid)
+            os.chown(workdir, drop.uid, drop.uid)
         os.setgroups([])
-        os.setresgid(ids.uid, ids.uid, ids.uid)
-        os.setresuid(ids.uid, ids.uid, ids.uid)
+        os.setresgid(drop.uid, drop.uid, drop.uid)
+        os.setresuid(drop.uid, drop.uid, drop.uid)
     if tier == "local":
         kernel.drop_capabilities()
     kernel.no_new_privileges()
+    if drop.filter:
+        kernel.filter_calls(drop.filter)
     kernel.hide_from_peers()
-    kernel.die_with_parent()  # last, since changing ids clears it
+    kernel.die_with_parent()  # last, since changing the user clears it
 
 
 def _put(path: Path, data: bytes) -> None:
@@ -138,10 +141,9 @@ def _put(path: Path, data: bytes) -> None:
 class _Program:
     """The process that runs the job's argv, and our ends of its outputs."""
 
-    def __init__(self, job: dict[str, Any], stdin: bytes, workdir: str) -> None:
+    def __init__(self, job: dict[str, Any], stdin_fd: int, workdir: str) -> None:
         outputs = os.pipe(), os.pipe()
         exec_in, exec_out = os.pipe()
-        stdin_fd = _input(stdin)
         self.pid = os.fork()
         if self.pid == 0:
             _become_program(job, workdir, (stdin_fd, outputs[0][1], outputs[1][1]), exec_out)

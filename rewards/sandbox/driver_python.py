@@ -31,20 +31,14 @@ class _TooLarge(Exception):
     """A value with more bytes or levels than a record may hold."""
 
 
-def _make_encoder(limit, type=type, isinstance=isinstance, len=len, quote=encode_basestring_ascii):
-    """A function value -> bytes, with every built-in it needs bound now: later the answer may replace them."""
-    int_, float_, complex_, str_, bytes_, bytearray_ = int, float, complex, str, bytes, bytearray
-    list_, tuple_, set_, frozenset_, dict_, bool_ = list, tuple, set, frozenset, dict, bool
-    too_large, as_hex, int_pos, join, encode = _TooLarge, float.hex, int.__pos__, "".join, str.encode
-    items_of = {
-        list_: ("l", list_.__iter__),
-        tuple_: ("t", tuple_.__iter__),
-        set_: ("S", set_.__iter__),
-        frozenset_: ("F", frozenset_.__iter__),
-        dict_: ("d", lambda value, items=dict_.items: items(value)),
-    }
-    bases = (int_, float_, complex_, str_, bytes_, bytearray_, list_, tuple_, set_, frozenset_, dict_)
-    max_depth, name_of = MAX_DEPTH, type.__dict__["__name__"].__get__
+# The encoder binds every built-in it needs when it is made, before the answer runs and may replace them.
+
+
+def _make_scalar_writer(quote=encode_basestring_ascii):
+    """A function (value, type) -> text of a value without parts, or None."""
+    bool_, int_, float_, complex_, str_, bytes_, bytearray_ = bool, int, float, complex, str, bytes, bytearray
+    as_hex, int_pos, as_str = float.hex, int.__pos__, str.__str__
+    real, imaginary = complex.real.__get__, complex.imag.__get__
 
     def scalar(value, kind):
         if kind is bool_:
@@ -54,13 +48,29 @@ def _make_encoder(limit, type=type, isinstance=isinstance, len=len, quote=encode
         if kind is float_:
             return f'["f","{as_hex(value)}"]'
         if kind is complex_:
-            real, imaginary = complex_.real.__get__(value), complex_.imag.__get__(value)
-            return f'["c",["{as_hex(real)}","{as_hex(imaginary)}"]]'
+            return f'["c",["{as_hex(real(value))}","{as_hex(imaginary(value))}"]]'
         if kind is str_:
-            return f'["s",{quote(str_.__str__(value))}]'
+            return f'["s",{quote(as_str(value))}]'
         if kind is bytes_ or kind is bytearray_:
             return f'["y","{kind.hex(value)}"]'
         return None
+
+    return scalar
+
+
+def _make_encoder(limit, type=type, isinstance=isinstance, len=len, quote=encode_basestring_ascii):
+    """A function value -> bytes, at most `limit` of them; it raises _TooLarge for more."""
+    scalar, too_large, join, encode, max_depth = _make_scalar_writer(), _TooLarge, "".join, str.encode, MAX_DEPTH
+    name_of = type.__dict__["__name__"].__get__
+    items_of = {
+        list: ("l", list.__iter__),
+        tuple: ("t", tuple.__iter__),
+        set: ("S", set.__iter__),
+        frozenset: ("F", frozenset.__iter__),
+        dict: ("d", dict.items),
+    }
+    bases = (int, float, complex, str, bytes, bytearray, *items_of)
+    plain = (bool, *bases)
 
     def write(value, out, size, depth):
         if depth > max_depth or size[0] > limit:
@@ -69,39 +79,37 @@ def _make_encoder(limit, type=type, isinstance=isinstance, len=len, quote=encode
             out.append('["N"]')
             return
         kind = type(value)
-        if kind not in items_of and kind is not bool_ and kind not in bases:
-            for base in bases:
-                if isinstance(value, base):
-                    out.append('["X",')
-                    write_as(base, value, out, size, depth)
-                    out.append("]")
-                    return
-            out.append(f'["O",{quote(name_of(kind))}]')
+        if kind in plain:
+            write_as(kind, value, out, size, depth)
             return
-        write_as(kind, value, out, size, depth)
+        for base in bases:
+            if isinstance(value, base):
+                out.append('["X",')
+                write_as(base, value, out, size, depth)
+                out.append("]")
+                return
+        out.append(f'["O",{quote(name_of(kind))}]')
 
     def write_as(kind, value, out, size, depth):
         text = scalar(value, kind)
-        if text is not None:
-            size[0] += len(text)
-            out.append(text)
-            return
-        tag, items = items_of[kind]
-        out.append(f'["{tag}",[')
-        comma = ""
-        for item in items(value):
-            out.append(comma)
-            comma = ","
-            if tag == "d":
-                out.append("[")
-                write(item[0], out, size, depth + 1)
-                out.append(",")
-                write(item[1], out, size, depth + 1)
-                out.append("]")
-            else:
-                write(item, out, size, depth + 1)
-        size[0] += 8
-        out.append("]]")
+        if text is None:
+            tag, items = items_of[kind]
+            out.append(f'["{tag}",[')
+            comma = ""
+            for item in items(value):
+                out.append(comma)
+                comma = ","
+                if tag == "d":
+                    out.append("[")
+                    write(item[0], out, size, depth + 1)
+                    out.append(",")
+                    write(item[1], out, size, depth + 1)
+                    out.append("]")
+                else:
+                    write(item, out, size, depth + 1)
+            text = "]]"
+        size[0] += len(text) + 8
+        out.append(text)
 
     def encoder(value):
         out, size = [], [0]

@@ -8,11 +8,12 @@ Nothing else of the machine has a name in it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rewards.sandbox import kernel
+from rewards.sandbox import kernel, seccomp
 
 BOX_ID = 1000  #: user and group of programs, as the box sees them
 WORK = "/box"  #: working folder, home and, by a bind, /tmp of a run
@@ -26,50 +27,83 @@ _PASSWD = f"root:x:0:0:root:/:/bin/sh\nbox:x:{BOX_ID}:{BOX_ID}:box:{WORK}:/bin/s
 _GROUP = f"root:x:0:\nbox:x:{BOX_ID}:\n"
 
 
-class Ids(NamedTuple):
-    """What a watcher changes to before it runs anything; None where it already is that user."""
+class Drop(NamedTuple):
+    """What a watcher gives up before it runs anything."""
 
-    uid: int | None
+    uid: int | None  #: the user and group to become; None where it is that user already
+    filter: bytes  #: the system-call filter to install; empty where there is none
 
 
-def stay(prefix: str) -> tuple[Ids, list[str], list[str]]:
+def stay(prefix: str) -> tuple[Drop, list[str], list[str]]:
     """The weak tier: no namespaces. Root still gives programs another user id, and refuses where that user cannot
     reach the Python under `prefix`: running unknown programs as root is not a fallback.
     """
+    features = ["rlimits", "nnp", "session"]
     remarks = ["no namespaces: programs see this machine's files, processes and network"]
+    call_filter = _usable_filter(features, remarks)
     if os.geteuid() != 0:
-        return Ids(None), ["rlimits", "nnp", "session"], [*remarks, "programs run as the user who runs assay"]
-    ids = Ids(_spare_id())
-    child = os.fork()
-    if child == 0:
-        os.setgroups([])
-        os.setresgid(ids.uid, ids.uid, ids.uid)
-        os.setresuid(ids.uid, ids.uid, ids.uid)
-        os._exit(0 if os.access(f"{prefix}/bin", os.X_OK) else 1)
-    if os.waitpid(child, 0)[1] != 0:
+        return Drop(None, call_filter), features, [*remarks, "programs run as the user who runs assay"]
+    uid = _spare_id()
+    if not _succeeds(lambda: _reaches(uid, prefix)):
         raise OSError(13, f"started as root, programs run as another user, who cannot reach {prefix}")
-    return ids, ["uid", "rlimits", "nnp", "session"], remarks
+    return Drop(uid, call_filter), ["uid", *features], remarks
 
 
-def enter(prefix: str) -> tuple[Ids, list[str], list[str]]:
+def enter(prefix: str) -> tuple[Drop, list[str], list[str]]:
     """Move this process into new user, mount and network namespaces and build the tree of the boxes.
 
-    `prefix` is the Python installation programs run with. Returns the ids boxes use, the features they will have
+    `prefix` is the Python installation programs run with. Returns what a watcher drops, the features boxes will have
     and remarks. Raises OSError where the kernel or a security module refuses.
     """
-    remarks = []
-    ids = _new_user_namespace()
+    remarks: list[str] = []
+    uid = _new_user_namespace()
     features = ["user", "mnt", "pid", "net", "ipc", "uts", "rlimits", "nnp"]
     if _forbid_nested_namespaces():
         features.append("nouserns")
     else:
         remarks.append("programs may create user namespaces of their own")
+    call_filter = _usable_filter(features, remarks)
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET)
     _build_tree(prefix)
-    return ids, features, remarks
+    return Drop(uid, call_filter), features, remarks
 
 
-def _new_user_namespace() -> Ids:
+def _usable_filter(features: list[str], remarks: list[str]) -> bytes:
+    """The system-call filter if this kernel takes it, tried in a child; else a remark and none."""
+    call_filter = seccomp.program()
+
+    def install() -> bool:
+        kernel.no_new_privileges()
+        kernel.filter_calls(call_filter)
+        return True
+
+    if _succeeds(install):
+        features.append("seccomp")
+        return call_filter
+    remarks.append("no system-call filter: memory of in-memory files is not limited")
+    return b""
+
+
+def _reaches(uid: int, prefix: str) -> bool:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    return os.access(f"{prefix}/bin", os.X_OK)
+
+
+def _succeeds(attempt: Callable[[], bool]) -> bool:
+    """Whether `attempt` returns True in a child of this process; it changes nothing here."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if attempt() else 1
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _new_user_namespace() -> int | None:
     """Root maps itself and a spare id for programs; anybody else may map only themselves.
 
     The map for root has two lines, which only a process outside the new namespace may write: a short-lived child.
@@ -80,7 +114,7 @@ def _new_user_namespace() -> Ids:
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{BOX_ID} {uid} 1")
         _write("/proc/self/gid_map", f"{BOX_ID} {gid} 1")
-        return Ids(None)
+        return None
     ready_in, ready_out = os.pipe()
     me, spare = os.getpid(), _spare_id()
     child = os.fork()
@@ -99,7 +133,7 @@ def _new_user_namespace() -> Ids:
     os.close(ready_out)
     if os.waitpid(child, 0)[1] != 0:
         raise OSError(1, f"mapping user id {spare} into a namespace was refused")
-    return Ids(BOX_ID)
+    return BOX_ID
 
 
 def _spare_id() -> int:

@@ -32,7 +32,7 @@ def main(tier: str, parent: int, prefix: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the host's business; it then closes the pipe
     try:
         parent_fd = os.pidfd_open(parent)
-        ids, features, remarks = root.enter(prefix) if tier == "local" else root.stay(prefix)
+        drop, features, remarks = root.enter(prefix) if tier == "local" else root.stay(prefix)
     except OSError as error:
         frames.write_all(1, frames.pack({"refused": str(error.strerror or error)}))
         return
@@ -44,7 +44,7 @@ def main(tier: str, parent: int, prefix: str) -> None:
             header, blobs = frames.unpack(lambda count: frames.read_exactly(0, count))
         except EOFError:
             return
-        reply = _run(tier, ids, header, blobs, parent_fd)
+        reply = _run(tier, drop, header, blobs, parent_fd)
         if reply is None:
             return
         frames.write_all(1, reply)
@@ -58,12 +58,12 @@ def _wait_for_job(parent_fd: int) -> bool:
     return parent_fd not in events and bool(events.get(0, 0) & select.POLLIN)
 
 
-def _run(tier: str, ids: root.Ids, header: dict[str, Any], blobs: list[bytes], parent_fd: int) -> bytes | None:
+def _run(tier: str, drop: root.Drop, header: dict[str, Any], blobs: list[bytes], parent_fd: int) -> bytes | None:
     """The reply frame for one job, or None when the host went away meanwhile."""
     from_box, to_us = os.pipe()
     pid = kernel.clone(_BOX_NAMESPACES) if tier == "local" else os.fork()
     if pid == 0:
-        _become_watcher(tier, ids, header, blobs, from_box, to_us, parent_fd)
+        _become_watcher(tier, drop, header, blobs, from_box, to_us, parent_fd)
     os.close(to_us)
     try:
         reply = _collect(from_box, parent_fd, time.monotonic() + header["limits"]["wall_s"] + GRACE_S)
@@ -78,12 +78,12 @@ def _run(tier: str, ids: root.Ids, header: dict[str, Any], blobs: list[bytes], p
 
 
 def _become_watcher(
-    tier: str, ids: root.Ids, header: dict[str, Any], blobs: list[bytes], from_box: int, to_us: int, parent_fd: int
+    tier: str, drop: root.Drop, header: dict[str, Any], blobs: list[bytes], from_box: int, to_us: int, parent_fd: int
 ) -> NoReturn:
     for fd in (from_box, parent_fd, 0, 1):
         os.close(fd)
     try:
-        reply = box.run(tier, ids, header, blobs)
+        reply = box.run(tier, drop, header, blobs)
     except OSError as error:
         reply = frames.pack({"failure": f"box: {error}"})
     finally:

@@ -29,7 +29,7 @@ HOSTILE_PYTHON: dict[str, tuple[str, set[Verdict]]] = {
         "import threading, time\ndef f(x):\n  while 1: threading.Thread(target=time.sleep, args=(9,)).start()",
         {TLE, RE, MLE},
     ),
-    "memory bomb": ("def f(x):\n  kept = []\n  while 1: kept.append(bytearray(10**6))", {MLE, RE}),
+    "memory bomb": ("def f(x):\n  kept = []\n  while 1: kept.append(bytearray(5 * 10**7))", {MLE, RE}),
     "memory of children": (
         "import os, time\ndef f(x):\n  for i in range(12):\n    if os.fork() == 0:\n"
         "      kept = bytearray(60 * 10**6); time.sleep(9); os._exit(0)\n  time.sleep(9)",

@@ -264,7 +264,7 @@ def test_both_tiers_work_for_an_ordinary_user(tier):
         cwd=CHECKOUT, capture_output=True, text=True, timeout=30, **user,
     )  # fmt: skip
     first, second = out.stdout.splitlines() or [out.stderr, ""]
-    expected = "weak:rlimits,nnp,session 2" if tier == "weak" else "local:user,mnt,pid,net,ipc,uts"
+    expected = "weak:rlimits,nnp,session,seccomp 2" if tier == "weak" else "local:user,mnt,pid,net,ipc,uts"
     assert first.startswith(f"b'1\\n' 0 {expected}"), out.stderr
     assert second == "wall"
 
@@ -308,3 +308,24 @@ def test_the_fake_answers_from_its_script():
 def test_limits_must_be_positive():
     with pytest.raises(ValueError, match="wall_s=0"):
         Limits(wall_s=0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "os.memfd_create('x')",
+        "libc.ptrace(16, 1, 0, 0)",
+        "libc.unshare(0)",
+        "libc.shmget(0, 1 << 30, 0o1700)",
+        "libc.syscall(425, 1, 0)",  # io_uring_setup
+        "libc.syscall(250, 0, 0)",  # keyctl
+    ],
+)
+def test_calls_that_step_around_other_limits_are_refused(call, sandbox):
+    if "seccomp" not in sandbox.isolation.features:
+        pytest.skip("this kernel takes no system-call filter, and the isolation says so")
+    code = (
+        f"import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\ntry: print({call}, ctypes.get_errno())\n"
+        "except OSError as e: print(-1, e.errno)"
+    )
+    assert sandbox.run(python(code)).stdout == b"-1 1\n"

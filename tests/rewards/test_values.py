@@ -58,7 +58,8 @@ def same(a, b) -> bool:
     return a == b
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@settings(max_examples=200, deadline=None)
 @given(values)
 def test_every_value_comes_back_as_itself(value):
     tree = parse(encode(value))
