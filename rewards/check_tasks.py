@@ -19,6 +19,9 @@ class Disagreement:
     task_id: str
     cause: str
 
+    def __str__(self) -> str:
+        return f"{self.task_id}: {self.cause}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReport:
@@ -36,7 +39,7 @@ class TaskReport:
 
     def __str__(self) -> str:
         head = f"{self.checked} tasks checked, {len(self.disagreements)} disagree, {self.unchecked} unchecked"
-        return "\n".join([head, *(f"  {found.task_id}: {found.cause}" for found in self.disagreements)])
+        return "\n".join([head, *(f"  {found}" for found in self.disagreements)])
 
 
 def check_tasks(tasks: Iterable[Task], scorer: Scorer) -> TaskReport:

@@ -88,7 +88,7 @@ def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> 
     """Set the box up, run the job and return the reply frame. Raises OSError when the box cannot be set up."""
     workdir = job.get("workdir") or root.WORK
     if tier == "local":
-        root.mount_box(job["limits"]["file_bytes"])
+        root.mount_box(job["limits"]["file_bytes"] + sum(map(len, blobs[1:])))  # what is put in must always fit
         kernel.set_hostname(b"box")
     else:
         kernel.adopt_orphans()

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -60,7 +60,9 @@ class LocalSandbox:
         """Run `job` in a fresh box. Raises InfraFailure if the supervisor dies, hangs or cannot make the box."""
         with self._lock:
             supervisor = self._start()
-            with tempfile.TemporaryDirectory(prefix="assay-box-") if self.tier == "weak" else _nowhere() as workdir:
+            # A real box has a working folder of its own; the weak tier needs one of this machine's.
+            weak = self.tier == "weak"
+            with tempfile.TemporaryDirectory(prefix="assay-box-") if weak else nullcontext("") as workdir:
                 try:
                     header, blobs = self._exchange(supervisor, job, workdir)
                 except (OSError, EOFError, frames.BadFrame) as error:
@@ -131,16 +133,6 @@ class LocalSandbox:
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
-
-
-class _nowhere:
-    """No folder outside: in a real box the working folder is the box's own."""
-
-    def __enter__(self) -> str:
-        return ""
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 def _reader(stream: IO[bytes] | None, deadline: float):

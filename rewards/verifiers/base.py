@@ -13,11 +13,12 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from assay.errors import DataError
 from assay.types import RewardResult, RolloutGroup, Task, TestVerdict, Verdict
 from rewards.languages import Language
-from rewards.sandbox.base import Limits, Sandbox
+from rewards.sandbox.base import MIB, Limits, Sandbox
 
 T = TypeVar("T")
 
 START_CPU_S, START_WALL_S = 2.0, 5.0  #: on top of the tests' own limits, for the driver around them
+LEAST_MEMORY = 64 * MIB
 _LIMIT_KEYS = {"cpu_s": float, "wall_s": float, "memory_bytes": int, "output_bytes": int, "processes": int}
 
 
@@ -112,6 +113,10 @@ def limits_of(task: Task) -> dict[str, float]:
             raise DataError(f"task {task.id!r}: no limit {key!r}; there are {', '.join(_LIMIT_KEYS)}")
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise DataError(f"task {task.id!r}: limit {key}={value!r} must be a positive number")
+    if given.get("memory_bytes", LEAST_MEMORY) < LEAST_MEMORY:
+        raise DataError(
+            f"task {task.id!r}: memory_bytes={given['memory_bytes']} is below the {LEAST_MEMORY} a driver needs"
+        )
     return {key: _LIMIT_KEYS[key](value) for key, value in given.items()}
 
 

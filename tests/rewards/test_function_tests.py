@@ -139,6 +139,7 @@ def test_a_c_answer_without_the_function_does_not_link(function_task, bench):
         ({"language": "cobol"}, "no language 'cobol'"),
         ({"limits": {"cpu": 1}}, "no limit 'cpu'"),
         ({"limits": {"cpu_s": 0}}, "positive"),
+        ({"limits": {"memory_bytes": 1000}}, "a driver needs"),
         ({"timeout": 3}, "unknown keys 'timeout'"),
     ],
 )

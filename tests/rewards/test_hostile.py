@@ -145,6 +145,7 @@ HOSTILE_C: dict[str, tuple[str, set[Verdict]]] = {
     "warning flood": ("#warning again\n#include __FILE__\n#include __FILE__\nint f(int x) { return 0; }", {CE}),
     "incbin": ('__asm__(".incbin \\"/etc/shadow\\"");\nint f(int x) { return 0; }', {CE}),
     "huge array": ("int a[1 << 28] = {1};\nint f(int x) { return a[x]; }", {CE}),
+    "artefact larger than a file may be": ("int a[13 << 20] = {1};\nint f(int x) { return a[x]; }", {WA}),
     "huge zero array": ("static char a[2000000000];\nint f(int x) { a[x * 1000] = 1; return a[x]; }", {RE, MLE, CE}),
     "macros over ours": (
         "#define return return 7 *\n#define main f2\n#define assay_call(x) 2\nint f(int x) { return x + 1; }", {WA},
