@@ -15,6 +15,7 @@ The engine proves in three steps, each of which names what differs:
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -71,6 +72,13 @@ def publish(state: Mapping[str, Any], version: int) -> WeightBundle:
     )
 
 
+def checkpoint_state(model: Any) -> dict[str, Any]:
+    """A transformers model's tensors under their checkpoint names: what a saved folder would hold, and vLLM expects."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return dict(revert_weight_conversion(model, model.state_dict()))
+
+
 def unpack(bundle: WeightBundle) -> dict[str, Any]:
     """The bundle as torch tensors, after checking that each one arrived as it was sent."""
     import torch
@@ -87,6 +95,35 @@ def unpack(bundle: WeightBundle) -> dict[str, Any]:
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
         state[name] = tensor.view(torch.bfloat16) if bundle.dtypes[name] == "bfloat16" else tensor
     return state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Fixed token sequences and the trainer's log-probabilities of them, under the weights being published."""
+
+    sequences: list[list[int]]
+    expected: list[list[float]]  # [sequences][len - 1]
+
+
+def probe_sequences(vocab_size: int, avoid: Sequence[int], seed: int = 0) -> list[list[int]]:
+    """Four random sequences of 32 ordinary tokens: scoring them takes every layer, and most experts."""
+    draw = random.Random(seed)
+    allowed = [t for t in range(vocab_size) if t not in set(avoid)]
+    return [draw.choices(allowed, k=32) for _ in range(4)]
+
+
+def make_probe(model: Any, sequences: list[list[int]], pad_id: int) -> Probe:
+    """The trainer's half of the probe: log-probability of every token but the first, at temperature 1."""
+    import torch
+
+    from assay.logprobs import completion_logprobs
+    from assay.packing import pack_completions
+
+    packed = pack_completions([s[:1] for s in sequences], [s[1:] for s in sequences], pad_id=pad_id)
+    packed = packed.to(next(model.parameters()).device)
+    with torch.no_grad():
+        values = packed.split_targets(completion_logprobs(model, packed, 1.0)[0])
+    return Probe(sequences=sequences, expected=[values[i].tolist() for i in range(len(sequences))])
 
 
 def compare_probe(

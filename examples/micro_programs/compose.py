@@ -87,14 +87,18 @@ class Composition:
                 in_int32(result)
         return in_int32(adjust(result, arguments)) if adjust else result
 
-    def wording(self, rng: random.Random) -> str:
-        """The specification in words: one of the phrases of each step."""
-        kept, noun = (rng.choice(self.filter.phrases) if self.filter else ""), rng.choice(self.source.phrases)
+    def wording(self, rng: random.Random, phrasings: int = 2) -> str:
+        """The specification in words: one of the first `phrasings` phrases of each step."""
+
+        def say(step: Operation) -> str:
+            return rng.choice(step.phrases[:phrasings])
+
+        kept, noun = (say(self.filter) if self.filter else ""), say(self.source)
         noun = noun.format("") + f" {kept}" if kept.startswith("that") else noun.format(f"{kept} " if kept else "")
         if self.map:
-            noun = rng.choice(self.map.phrases).format(noun)
-        text = rng.choice(self.reduction.phrases).format(noun, bare=noun.removeprefix("the "))
-        return rng.choice(self.adjustment.phrases).format(text) if self.adjustment else text
+            noun = say(self.map).format(noun)
+        text = say(self.reduction).format(noun, bare=noun.removeprefix("the "))
+        return say(self.adjustment).format(text) if self.adjustment else text
 
     def prompt(self, language: str, wording: str) -> str:
         """The user's message: language, signature, wording."""
@@ -178,8 +182,22 @@ def fits(composition: Composition) -> bool:
     return True
 
 
-def compositions(rng: random.Random, used: Counter[str]) -> Iterator[Composition]:
-    """Endless random compositions that fit. Operations that `used` counts seldom come more often, to even them out."""
+def part_of(table: Sequence[Operation], catalogue: float) -> list[Operation]:
+    """The first share of a table's operations, for each kind of element apart."""
+    kept = []
+    for element in dict.fromkeys(op.element for op in table):
+        rows = [op for op in table if op.element == element]
+        kept += rows[: max(1, round(catalogue * len(rows)))]
+    return kept
+
+
+def compositions(rng: random.Random, used: Counter[str], catalogue: float = 1.0) -> Iterator[Composition]:
+    """Endless random compositions that fit, of the first `catalogue` share of each table's operations.
+
+    Operations that `used` counts seldom come more often, to even them out.
+    """
+    reductions, adjustments = part_of(REDUCTIONS, catalogue), part_of(ADJUSTMENTS, catalogue)
+    filters, maps = part_of(FILTERS, catalogue), part_of(MAPS, catalogue)
 
     def pick(table: Sequence[Operation]) -> Operation:
         return rng.choices(table, [1 / (3 + used[operation.name]) for operation in table])[0]
@@ -187,15 +205,15 @@ def compositions(rng: random.Random, used: Counter[str]) -> Iterator[Composition
     families, family_weights = zip(*SOURCE_SHARES, strict=True)
     shapes, shape_weights = zip(*SHAPES.items(), strict=True)
     while True:
-        source = pick(rng.choices(families, family_weights)[0])
+        source = pick(part_of(rng.choices(families, family_weights)[0], catalogue))
         shape = rng.choices(shapes, shape_weights)[0]
-        kept, mapped = ([op for op in table if op.element == source.element] for table in (FILTERS, MAPS))
+        kept, mapped = ([op for op in table if op.element == source.element] for table in (filters, maps))
         composition = Composition(
             source,
             pick(kept) if "filter" in shape else None,
             pick(mapped) if "map" in shape else None,
-            pick(REDUCTIONS),
-            pick(ADJUSTMENTS) if "adjustment" in shape else None,
+            pick(reductions),
+            pick(adjustments) if "adjustment" in shape else None,
         )
         if fits(composition):
             yield composition

@@ -77,7 +77,9 @@ class Specification:
         }
 
 
-def specify(count: int, *, seed: int, tests_per_task: int) -> list[Specification]:
+def specify(
+    count: int, *, seed: int, tests_per_task: int, catalogue: float = 1.0, phrasings: int = 2
+) -> list[Specification]:
     """`count` specifications, no two of which are the same function.
 
     Raises:
@@ -89,19 +91,19 @@ def specify(count: int, *, seed: int, tests_per_task: int) -> list[Specification
     used: Counter[str] = Counter()
     found: list[Specification] = []
     turned_down = 0
-    for composition in compositions(rng, used):
+    for composition in compositions(rng, used, catalogue):
         if len(found) == count:
             break
         if turned_down == PATIENCE:
             raise ValueError(
                 f"only {len(found)} of {count} specifications found: "
-                f"lower specifications, or raise tests_per_task={tests_per_task}"
+                f"lower specifications, or raise tests_per_task={tests_per_task} or catalogue={catalogue}"
             )
         turned_down += 1
         outcomes = signature(composition)
         if outcomes is None or outcomes in seen:
             continue
-        wording, tests = composition.wording(rng), choose_tests(composition, rng, tests_per_task)
+        wording, tests = composition.wording(rng, phrasings), choose_tests(composition, rng, tests_per_task)
         if tests is None or wording in wordings:
             continue
         seen.add(outcomes)
@@ -142,6 +144,8 @@ def generate(
     demonstrations_per_task: int = 1,
     tests_per_task: int = 6,
     misconception_share: float = 0.25,
+    catalogue: float = 1.0,
+    phrasings: int = 2,
 ) -> dict[str, Any]:
     """Write train.jsonl, heldout.jsonl, demonstrations.jsonl and summary.json into `out_dir`.
 
@@ -154,11 +158,15 @@ def generate(
         demonstrations_per_task: programs written for each training task.
         tests_per_task: calls with an expected value; below 5, few compositions can be told from their mistakes.
         misconception_share: the share of operations that the demonstrations get wrong more often than right.
+        catalogue: the share of the operations of each kind that is used at all; less is easier to learn.
+        phrasings: how many wordings an operation may have, at most 2.
 
     Returns:
         What summary.json holds: counts, shares, rates per operation, a checksum per file.
     """
-    items = specify(specifications, seed=seed, tests_per_task=tests_per_task)
+    items = specify(
+        specifications, seed=seed, tests_per_task=tests_per_task, catalogue=catalogue, phrasings=phrasings
+    )
     kept_out = hold_out(items, heldout, seed)
     train = {number: item.composition for number, item in enumerate(items) if number not in kept_out}
     tasks = [(number, language) for number in range(len(items)) for language in LANGUAGES]
@@ -180,7 +188,7 @@ def generate(
     checksums = {name: _write(out_dir / name, lines) for name, lines in rows.items()}
     asked = {"seed": seed, "specifications": specifications, "heldout": heldout, "wrong_share": wrong_share,
              "demonstrations_per_task": demonstrations_per_task, "tests_per_task": tests_per_task,
-             "misconception_share": misconception_share}  # fmt: skip
+             "misconception_share": misconception_share, "catalogue": catalogue, "phrasings": phrasings}  # fmt: skip
     summary = {"asked": asked, **_summary(items, kept_out, rows, measured_rates(train, drawn)), "sha256": checksums}
     (out_dir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
@@ -233,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, kind, default in (
         ("seed", int, 0), ("specifications", int, 2400), ("heldout", int, 320), ("wrong-share", float, 0.5),
         ("demonstrations-per-task", int, 1), ("tests-per-task", int, 6), ("misconception-share", float, 0.25),
+        ("catalogue", float, 1.0), ("phrasings", int, 2),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, default=default, help="%(default)s")
     try:

@@ -1,0 +1,31 @@
+# make demo    the whole recipe on this machine: SFT, preferences, reward model, GRPO, evaluation, report
+# make test    the tests
+# make check   format, lint, types, architecture, tests: what a change has to pass
+PY := .venv/bin/python
+
+.PHONY: setup demo test test-slow check lint lock clean
+
+setup:
+	@requirements/setup.sh
+
+demo: setup
+	.venv/bin/assay recipe configs/demo.yaml
+
+test: setup
+	$(PY) -m pytest -m "not slow and not gpu"
+
+test-slow: setup
+	$(PY) -m pytest -m "slow and not gpu"
+
+lint: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+check: lint test
+
+lock: setup
+	$(PY) requirements/lock.py
+
+clean:
+	rm -rf .venv runs build *.egg-info

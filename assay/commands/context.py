@@ -1,0 +1,149 @@
+"""One run on disk: its configuration, tasks, lineage, and which stages are done."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import time
+from typing import Any
+
+from assay import config as configs
+from assay.checkpoint import is_complete
+from assay.commands.schema import RunConfig
+from assay.errors import ConfigError, DataError, boundary
+from assay.lineage import Lineage, data_entry
+from assay.types import Task
+from rollouts.config import TaskFile
+from rollouts.tasks import read_tasks
+
+
+def say(line: str) -> None:
+    """Progress for people goes to stderr; stdout carries results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Run:
+    """The folder of a run and what is in it."""
+
+    config: RunConfig
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.config.run_dir)
+        self.lineage = Lineage(self.folder)
+
+    @classmethod
+    def open(cls, config: RunConfig) -> Run:
+        """Make the folder, or take up an existing one made from the same settings. Raises ConfigError otherwise."""
+        run = cls(config)
+        kept = run.folder / "config.yaml"
+        if kept.exists():
+            changed = _differences(configs.read_tree(kept), json.loads(config.model_dump_json()))
+            if changed:
+                raise ConfigError(
+                    f"{run.folder} was made with other settings ({', '.join(changed[:3])}); choose another run_dir, "
+                    f"or remove that folder"
+                )
+        run.folder.mkdir(parents=True, exist_ok=True)
+        configs.dump(config, kept)
+        return run
+
+    @classmethod
+    def reopen(cls, folder: str | Path) -> Run:
+        """A run that exists. Raises ConfigError where the folder holds none."""
+        path = Path(folder) / "config.yaml"
+        if not path.is_file():
+            raise ConfigError(f"{folder}: no config.yaml, so not the folder of a run")
+        return cls(configs.load(RunConfig, path, [f"run_dir={json.dumps(str(folder))}"]))
+
+    # -- tasks ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> Path:
+        """The folder of generated tasks; generates them on first use."""
+        tasks = self.config.tasks
+        folder = self.folder / "data"
+        if tasks.generator is None or (folder / "summary.json").is_file():
+            return folder
+        say(f"tasks: {tasks.generator}")
+        with boundary(f"task generator {tasks.generator}"):
+            _load_generator(tasks.generator)(folder, seed=self.config.seed, **tasks.options)
+        return folder
+
+    @cached_property
+    def train_tasks(self) -> list[Task]:
+        return read_tasks(self._file("train"))
+
+    @cached_property
+    def heldout_tasks(self) -> list[Task]:
+        return read_tasks(self._file("heldout"))
+
+    def has_heldout(self) -> bool:
+        return self.config.tasks.heldout is not None or self.config.tasks.generator is not None
+
+    def _file(self, split: str) -> TaskFile:
+        named: TaskFile | None = getattr(self.config.tasks, split)
+        if named is None and self.config.tasks.generator is None:
+            raise ConfigError(f"tasks.{split}: required here and not set")
+        return named or TaskFile(path=str(self.data / f"{split}.jsonl"))
+
+    @property
+    def demonstrations(self) -> Path:
+        named = self.config.sft.data if self.config.sft else None
+        if named is None and self.config.tasks.generator is None:
+            raise ConfigError("sft.data: name a JSONL file of messages, or a task generator that writes one")
+        return Path(named or self.data / "demonstrations.jsonl")
+
+    def data_row(self, split: str) -> Mapping[str, Any]:
+        return data_entry(self._file(split).path)
+
+    # -- stages -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def stage(self, name: str, folder: Path, **lineage: Any) -> Iterator[bool]:
+        """Run a stage unless its folder is complete; record its lineage afterwards. Yields whether to run it."""
+        if is_complete(folder) and name in self.lineage.artifacts:
+            say(f"{name}: done already, {folder}")
+            yield False
+            return
+        started = time()
+        say(f"{name}: started")
+        yield True
+        self.lineage.record(name, path=folder, started=started, seed=self.config.seed, **lineage)
+        say(f"{name}: done in {time() - started:.0f} s")
+
+
+def _load_generator(path: str) -> Any:
+    """`generate` of a Python file, loaded by path and never by a bare module name."""
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"tasks.generator {path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"assay_generator_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(file.parent))
+    if not hasattr(module, "generate"):
+        raise DataError(f"tasks.generator {path}: defines no function `generate(out_dir, *, seed, ...)`")
+    return module.generate
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ; `run_dir` may, a run folder can be moved."""
+    out = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            out += _differences(a, b, f"{prefix}{key}.")
+        elif a != b and f"{prefix}{key}" != "run_dir":
+            out.append(f"{prefix}{key}")
+    return out

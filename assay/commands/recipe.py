@@ -1,0 +1,42 @@
+"""`assay recipe CONFIG`: every stage in order, on one fleet. Run again, it goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+
+from assay import config as configs
+from assay.checkpoint import latest_valid
+from assay.commands import stages
+from assay.commands.context import Run, say
+from assay.commands.fleet import fleet
+from assay.commands.schema import RunConfig
+from assay.report import write_report
+from evals.passk import EvalResult
+
+
+def main(arguments: argparse.Namespace) -> int:
+    config = configs.load(RunConfig, arguments.config, arguments.overrides)
+    for section in ("sft", "preferences", "reward_model", "grpo"):
+        config.need(section, "recipe")
+    run = Run.open(config)
+    stages.check_tasks(run)
+    base = stages.base_policy(run)
+    tuned = stages.sft(run, base)
+    with fleet(config, tuned) as machines:
+        results = [stages.evaluation(run, machines, "base", base), stages.evaluation(run, machines, "sft", tuned)]
+        rows = stages.preferences(run, machines)
+        machines.use_reward_model(stages.reward_model(run, rows))
+        resume = latest_valid(run.folder / "grpo" / "checkpoints") is not None
+        trained = stages.grpo(run, machines, tuned, "sft", resume=resume)
+        results.append(stages.evaluation(run, machines, "grpo", trained))
+    report = write_report(run.folder)
+    print(summary(results))
+    say(f"report: {report}")
+    return 0
+
+
+def summary(results: list[EvalResult]) -> str:
+    """The last lines of a run: pass@1 on held-out specifications with k/n and standard error."""
+    rows = [f"{'held-out pass@1':<16} {'greedy':<28} sampled (T=1)"]
+    rows += [f"{r.name:<16} {r.greedy!s:<28} {r.sampled!s}" for r in results]
+    return "\n".join(rows)

@@ -1,0 +1,45 @@
+"""The root of a configuration file. Each section's schema lives with its owner; one file serves every command.
+
+Imports neither torch nor ray nor vllm, so `assay --help` and a mistyped key answer at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from assay.config import Section
+from assay.errors import ConfigError
+from assay.policy import PolicyConfig
+from evals.config import EvalConfig
+from grpo.config import ClusterConfig, GRPOConfig
+from rewards.config import RewardsConfig
+from rewards.model.config import PreferencesConfig, RewardModelConfig
+from rollouts.config import RolloutConfig, TasksConfig
+from sft.config import SFTConfig
+
+
+class RunConfig(Section):
+    """A run: its folder and seed, and the sections of the stages it has."""
+
+    run_dir: str = Field(description="everything the run leaves behind")
+    seed: int = Field(0, ge=0)
+    policy: PolicyConfig
+    tasks: TasksConfig
+    sft: SFTConfig | None = None
+    preferences: PreferencesConfig | None = None
+    reward_model: RewardModelConfig | None = None
+    reward_model_path: str | None = Field(None, description="a reward model that exists already")
+    rollouts: RolloutConfig = RolloutConfig()
+    rewards: RewardsConfig = RewardsConfig()
+    grpo: GRPOConfig | None = None
+    eval: EvalConfig = EvalConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    def need(self, section: str, command: str) -> Any:
+        """A section a command cannot do without. Raises ConfigError."""
+        value = getattr(self, section)
+        if value is None:
+            raise ConfigError(f"`assay {command}` needs a `{section}:` section, and the configuration has none")
+        return value

@@ -1,0 +1,256 @@
+"""The stages of a recipe. Each reads what earlier ones left in the run folder and leaves its own part there."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from assay.checkpoint import writing
+from assay.commands.context import Run, say
+from assay.commands.fleet import Fleet, Interrupts
+from assay.errors import DataError
+from assay.lineage import data_entry
+from assay.metrics import MetricsLog
+from assay.policy import create_policy, save_policy
+from assay.types import Verdict
+from evals.evaluate import evaluate
+from evals.passk import EvalResult
+from rewards.scorer import Scorer, check_answers
+from rollouts.engine import Sampling
+
+
+def base_policy(run: Run) -> Path | str:
+    """The policy everything starts from: a checkpoint that exists, or a random one with a tokenizer of its own."""
+    config = run.config.policy
+    if config.path is not None:
+        run.lineage.record("base", kind="policy", path=config.path, config_section=config)
+        return config.path
+    from assay.tokenizer import train_tokenizer
+
+    folder = run.folder / "policy"
+    data = [data_entry(run.demonstrations)]
+    with run.stage("base", folder, kind="policy", data=data, config_section=config) as todo:
+        if todo:
+            tokenizer = train_tokenizer(_texts(run.demonstrations), vocab_size=config.vocab_size)
+            create_policy(config, tokenizer, run.config.seed, folder)
+    return folder
+
+
+def _texts(demonstrations: Path) -> list[str]:
+    from sft.data import read_dialogues
+
+    return [message.content for dialogue in read_dialogues(demonstrations) for message in dialogue.messages]
+
+
+def check_tasks(run: Run) -> None:
+    """Reference solutions must pass and an empty answer must fail, before anything is trained on the tasks."""
+    from rewards.check_tasks import check_tasks as check
+
+    check_answers(run.train_tasks)
+    tasks = [task for task in run.train_tasks if task.reference is not None]
+    if run.config.tasks.check == "sample":
+        tasks = random.Random(run.config.seed).sample(tasks, min(64, len(tasks)))
+    if run.config.tasks.check == "none" or not tasks:
+        return
+    scorer = Scorer(run.config.rewards)
+    try:
+        report = check(tasks, scorer)
+    finally:
+        scorer.close()
+    say(f"tasks: {len(run.train_tasks)} for training, {report}")
+    if report.disagreements:
+        first = report.disagreements[0]
+        raise DataError(
+            f"{len(report.disagreements)} of {len(tasks)} checked tasks disagree with their tests, first {first}; "
+            f"mend or remove them (`assay check-tasks` lists all)"
+        )
+
+
+def sft(run: Run, base: Path | str) -> Path:
+    """Supervised fine-tuning on the demonstrations."""
+    from sft.data import read_dialogues
+    from sft.train import train_sft
+
+    config = run.config.need("sft", "sft")
+    out = run.folder / "sft"
+    data = [data_entry(run.demonstrations)]
+    with run.stage("sft", out / "policy", kind="policy", parents=["base"], data=data, config_section=config) as todo:
+        if todo:
+            train_sft(
+                config.model_copy(update={"seed": run.config.seed}),
+                base,
+                read_dialogues(run.demonstrations),
+                out,
+                dtype=run.config.policy.dtype,
+            )
+    return out / "policy"
+
+
+def preferences(run: Run, fleet: Fleet) -> Path:
+    """Sample the SFT policy on training prompts and label each program by its tests: the reward model's data."""
+    config = run.config.need("preferences", "preferences")
+    folder = run.folder / "preferences"
+    row = run.data_row("train")
+    with run.stage(
+        "preferences", folder, kind="data", parents=["sft"], data=[row], config_section=config
+    ) as todo:
+        if todo:
+            _sample_preferences(run, fleet, config, folder)
+    return folder
+
+
+def _sample_preferences(run: Run, fleet: Fleet, config: Any, folder: Path) -> None:
+    from rollouts.recorder import SampleRecorder
+
+    sampling = run.config.rollouts.sampling
+    fleet.hold(run.folder / "sft" / "policy")
+    tasks, _ = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
+    tasks = random.Random(run.config.seed).sample(tasks, min(config.prompts, len(tasks)))
+    drawing = Sampling(
+        temperature=config.temperature,
+        max_tokens=sampling.max_completion_tokens,
+        samples=config.samples_per_prompt,
+        seed=run.config.seed + 17,
+    )
+    scored = fleet.rewards.score(fleet.rollouts.generate(tasks, drawing))
+    with writing(folder, {"kind": "preferences"}) as partial:
+        SampleRecorder(partial).write(
+            0, scored, [[None] * len(g.results) for g in scored], [g.group.task.messages[-1].content for g in scored]
+        )
+        with (partial / "rows.jsonl").open("w", encoding="utf-8") as out:
+            for group in scored:
+                for completion, result in zip(group.group.completions, group.results, strict=True):
+                    label = None if result.verdict is Verdict.INFRA else result.verdict is Verdict.AC
+                    out.write(json.dumps(_preference(group.group, completion, label)) + "\n")
+
+
+def _preference(group: Any, completion: Any, passed: bool | None) -> Mapping[str, Any]:
+    return {
+        "task_id": group.task.id,
+        "source": group.task.source,
+        "prompt_ids": group.prompt_ids,
+        "completion_ids": completion.token_ids,
+        "passed": passed,
+    }
+
+
+def evaluation(run: Run, fleet: Fleet, name: str, policy: Path | str) -> EvalResult:
+    """pass@1 of one policy on the held-out tasks, written to RUN/eval/NAME.json."""
+    path = run.folder / "eval" / f"{name}.json"
+    if path.is_file():
+        return EvalResult.read(path)
+    fleet.hold(policy)
+    config, sampling = run.config, run.config.rollouts.sampling
+    tasks, left_out = fleet.rollouts.within(run.heldout_tasks, sampling.max_prompt_tokens)
+    result = evaluate(
+        name,
+        tasks,
+        fleet.rollouts,
+        fleet.rewards,
+        config.eval,
+        max_completion_tokens=sampling.max_completion_tokens,
+        seed=config.seed + 7,
+    )
+    result.write(path)
+    kept = f" ({left_out} prompts too long)" if left_out else ""
+    say(f"pass@1 held out, {name}: greedy {result.greedy}, sampled {result.sampled}{kept}")
+    return result
+
+
+def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool = False) -> Path | None:
+    """GRPO from `start`. Returns the trained policy's folder, or None where the run was asked to stop early."""
+    from grpo import loop
+    from grpo.record import RunRecord
+    from grpo.trainer import PolicyTrainer
+    from rollouts.tasks import TaskStream
+
+    config, sampling = run.config.need("grpo", "grpo"), run.config.rollouts.sampling
+    out = run.folder / "grpo"
+    trainer = PolicyTrainer(
+        start,
+        config,
+        dtype=run.config.policy.dtype,
+        temperature=sampling.temperature,
+        pad_id=fleet.tokenizer.pad_token_id,
+    )
+    tasks, left_out = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
+    if left_out:
+        say(f"tasks: {left_out} of {len(tasks) + left_out} left out, their prompts are longer than "
+            f"max_prompt_tokens={sampling.max_prompt_tokens}")  # fmt: skip
+    record = RunRecord(out, config.steps, keep_last=config.keep_last, save=trainer.save)
+    first, cursor = 0, 0
+    if resume:
+        checkpoint, first, cursor = record.resume()
+        trainer.restore(checkpoint)
+        say(f"grpo: resumed from {checkpoint}, {first} of {config.steps} steps done")
+    parts = loop.Parts(
+        tasks=TaskStream(tasks, run.config.seed, cursor),
+        rollouts=fleet.rollouts,
+        rewards=fleet.rewards,
+        trainer=trainer,
+        sync=lambda: fleet.sync(trainer.publish(), trainer.probe(fleet.probe_sequences)),
+        evaluate=_during(run, fleet) if run.has_heldout() else None,
+    )
+    with run.stage("grpo", out / "policy", kind="policy", parents=[parent], data=[run.data_row("train")],
+                   config_section=config) as todo:  # fmt: skip
+        if not todo:
+            return out / "policy"
+        with Interrupts() as interrupts:
+            done = loop.run(
+                config, sampling, parts, record, seed=run.config.seed, start=first, stop=lambda: interrupts.asked
+            )
+        if done < config.steps:
+            if record.last is None or record.last[0] < done:
+                record.checkpoint(done, parts.tasks.cursor)
+            raise KeyboardInterrupt
+        with writing(out / "policy", {"kind": "policy", "steps": done}) as folder:
+            save_policy(trainer.unwrapped, fleet.tokenizer, folder)
+    record.close()
+    return out / "policy"
+
+
+def _during(run: Run, fleet: Fleet) -> Any:
+    """Held-out pass@1 while training, on the weights the engines hold."""
+    config, sampling = run.config, run.config.rollouts.sampling
+    tasks, _ = fleet.rollouts.within(run.heldout_tasks, sampling.max_prompt_tokens)
+    chosen = random.Random(config.seed).sample(tasks, min(config.grpo.eval_limit if config.grpo else 0, len(tasks)))
+
+    def measure(step: int) -> Mapping[str, float]:
+        result = evaluate(
+            f"step {step}",
+            chosen,
+            fleet.rollouts,
+            fleet.rewards,
+            config.eval.model_copy(update={"limit": None, "samples": 1}),
+            max_completion_tokens=sampling.max_completion_tokens,
+            seed=config.seed + 7,
+        )
+        rates = {"pass@1/heldout_greedy": result.greedy, "pass@1/heldout_sampled": result.sampled}
+        return {name: rate.rate for name, rate in rates.items() if rate is not None and rate.rate is not None}
+
+    return measure
+
+
+def reward_model(run: Run, rows: Path) -> Path:
+    """Train the reward model on the labelled samples, initialised from the SFT policy."""
+    from rewards.model.data import read_samples
+    from rewards.model.train import train_reward_model
+
+    config = run.config.need("reward_model", "reward-model")
+    out = run.folder / "reward_model"
+    data = [data_entry(rows / "rows.jsonl")]
+    with run.stage(
+        "reward_model", out, kind="reward model", parents=["sft", "preferences"], data=data, config_section=config
+    ) as todo:
+        if todo:
+            log = MetricsLog(run.folder / "reward_model_log")
+            train_reward_model(config, run.folder / "sft" / "policy", read_samples(rows / "rows.jsonl"), out)
+            log.close()
+    facts = json.loads((out / "reward_model.json").read_text(encoding="utf-8"))
+    say(f"reward model: held-out accuracy {facts.get('heldout_accuracy')}, base rate {facts.get('base_rate')}")
+    return out
+
+

@@ -1,0 +1,87 @@
+"""One stage at a time: `assay sft | preferences | reward-model | grpo | eval`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from assay import config as configs
+from assay.commands import stages
+from assay.commands.context import Run, say
+from assay.commands.fleet import fleet
+from assay.commands.schema import RunConfig
+from assay.errors import ConfigError
+from assay.report import write_report
+
+
+def main(arguments: argparse.Namespace) -> int:
+    if arguments.command == "grpo" and arguments.resume is not None:
+        return _grpo(Run.reopen(arguments.resume), resume=True)
+    if arguments.config is None:
+        raise ConfigError("name a CONFIG, or a run to take up with --resume RUN")
+    config = configs.load(RunConfig, arguments.config, arguments.overrides)
+    if arguments.command == "grpo":
+        config.need("grpo", "grpo")
+    run = Run.open(config)
+    return {"sft": _sft, "preferences": _preferences, "reward-model": _reward_model, "grpo": _grpo}.get(
+        arguments.command, lambda run: _eval(run, arguments.policy)
+    )(run)
+
+
+def _sft(run: Run) -> int:
+    print(stages.sft(run, stages.base_policy(run)))
+    return 0
+
+
+def _preferences(run: Run) -> int:
+    tuned = run.folder / "sft" / "policy"
+    with fleet(run.config, tuned) as machines:
+        print(stages.preferences(run, machines))
+    return 0
+
+
+def _reward_model(run: Run) -> int:
+    print(stages.reward_model(run, run.folder / "preferences"))
+    return 0
+
+
+def _grpo(run: Run, resume: bool = False) -> int:
+    """On the run's own SFT policy where there is one, else on policy.path."""
+    if not resume and (run.folder / "grpo" / "metrics.jsonl").is_file():
+        raise ConfigError(f"{run.folder} holds a GRPO run; take it up with --resume {run.folder}, or choose another")
+    own = run.folder / "sft" / "policy"
+    start, parent = (own, "sft") if own.is_dir() else (stages.base_policy(run), "base")
+    if not resume:
+        stages.check_tasks(run)
+    reward_model = run.config.reward_model_path or _existing(run.folder / "reward_model")
+    if run.config.rewards.reward != "compiler" and reward_model is None:
+        raise ConfigError(
+            f"rewards.reward={run.config.rewards.reward} needs a reward model: set reward_model_path, or run "
+            f"`assay reward-model` first"
+        )
+    try:
+        with fleet(run.config, start) as machines:
+            if reward_model is not None:
+                machines.use_reward_model(reward_model)
+            print(stages.grpo(run, machines, start, parent, resume=resume))
+    except KeyboardInterrupt:
+        say(f"grpo: stopped; go on with: assay grpo --resume {run.folder}")
+        return 130
+    finally:
+        if (run.folder / "grpo" / "metrics.jsonl").is_file():
+            say(f"report: {write_report(run.folder)}")
+    return 0
+
+
+def _eval(run: Run, policy: str | None) -> int:
+    chosen = policy or run.config.policy.path
+    if chosen is None:
+        raise ConfigError("name the checkpoint with --policy FOLDER, or set policy.path")
+    with fleet(run.config, chosen) as machines:
+        result = stages.evaluation(run, machines, Path(chosen).name, chosen)
+    print(f"greedy {result.greedy}, sampled {result.sampled}")
+    return 0
+
+
+def _existing(folder: Path) -> Path | None:
+    return folder if (folder / "reward_model.json").is_file() else None

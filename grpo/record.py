@@ -1,0 +1,102 @@
+"""What a GRPO run leaves behind: metrics, samples, checkpoints; and how a later process takes up from there."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Protocol
+
+from assay.checkpoint import latest_valid, read_marker, writing_step
+from assay.errors import CheckpointError
+from assay.metrics import MetricsLog, Timer, time_table
+from assay.types import FinishReason, ScoredGroup, Verdict
+from rollouts.recorder import SampleRecorder
+
+
+class Savable(Protocol):
+    def save(self, folder: Path) -> None: ...
+
+
+class RunRecord:
+    """The folder RUN/grpo. Rows, samples and checkpoints carry the number of steps done."""
+
+    def __init__(
+        self,
+        folder: Path,
+        steps: int,
+        *,
+        keep_last: int,
+        save: Callable[[Path], None],
+        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    ) -> None:
+        self.folder, self.steps, self._keep_last = folder, steps, keep_last
+        self._save, self._say = save, say
+        self._log = MetricsLog(folder)
+        self._samples = SampleRecorder(folder / "samples")
+        self.last: tuple[int, int] | None = None  # (steps done, task cursor) of the newest checkpoint
+
+    def samples(
+        self, step: int, scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | None]]
+    ) -> None:
+        self._samples.write(step, scored, advantages, [g.group.task.messages[-1].content for g in scored])
+
+    def metrics(self, step: int, values: Mapping[str, float], timer: Timer) -> None:
+        row = {**values, **timer.take(), "memory/resident_bytes": resident_bytes()}
+        generated = row.pop("tokens/generated", 0.0)
+        row["tokens/generated_per_s"] = generated / max(row.get("time/rollout_s", 0.0), 1e-9)
+        self._log.write(step, row)
+        self._say(time_table(row, step, self.steps))
+
+    def checkpoint(self, step: int, cursor: int) -> None:
+        """Write `checkpoints/step-...`; its marker, written last, carries the task cursor."""
+        facts = {"kind": "grpo", "cursor": cursor}
+        with writing_step(self.folder / "checkpoints", step, facts, self._keep_last) as folder:
+            self._save(folder)
+        self.last = (step, cursor)
+
+    def resume(self) -> tuple[Path, int, int]:
+        """The newest valid checkpoint, its step and task cursor; what was recorded after it is taken back."""
+        folder = latest_valid(self.folder / "checkpoints")
+        if folder is None:
+            raise CheckpointError(f"{self.folder}: holds no finished checkpoint to resume from; start the run anew")
+        facts = read_marker(folder)
+        step = int(facts["step"])
+        self._log.truncate_after(step)
+        self._samples.remove_after(step)
+        self.last = (step, int(facts["cursor"]))
+        return folder, step, int(facts["cursor"])
+
+    def close(self) -> None:
+        self._log.close()
+
+
+def describe(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Rewards, parts, verdict mix and lengths of one step, over all completions."""
+    results = [r for group in scored for r in group.results]
+    completions = [c for group in scored for c in group.group.completions]
+    rewards = [r.reward for r in results if r.reward is not None]
+    judged = [r for r in results if r.verdict is not Verdict.INFRA]
+    out = {f"verdict/{v.value}": sum(r.verdict is v for r in results) / len(results) for v in Verdict}
+    if rewards:
+        out |= {"reward/mean": fmean(rewards), "reward/std": pstdev(rewards)}
+    if judged:
+        out["pass@1/train"] = fmean(r.verdict is Verdict.AC for r in judged)
+    for part in ("compiler", "rm"):
+        values = [r.parts[part] for r in results if part in r.parts]
+        if values:
+            out[f"reward/{part}"] = fmean(values)
+    both = [(r.parts["rm"] > 0.5) == (r.verdict is Verdict.AC) for r in judged if "rm" in r.parts]
+    if both:
+        out["reward/rm_agreement"] = fmean(both)
+    lengths = [len(c.token_ids) for c in completions]
+    out["completions/truncated"] = fmean(c.finish_reason is FinishReason.LENGTH for c in completions)
+    out |= {"tokens/completion_mean": fmean(lengths), "tokens/generated": float(sum(lengths))}
+    return out
+
+
+def resident_bytes() -> float:
+    """Peak resident memory of this process."""
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024

@@ -1,0 +1,53 @@
+"""An engine without a model: scripted answers, so that the whole loop runs in seconds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from assay.types import Completion, FinishReason
+from rollouts.engine import Sampling
+from rollouts.weights import SyncReport, WeightBundle, unpack
+
+Answer = Callable[[Sequence[int], random.Random], Sequence[int]]
+
+
+class FakeEngine:
+    """Answers `answer(prompt_ids, random)` with log-probability `logprob` per token; holds whatever it is given."""
+
+    def __init__(self, answer: Answer, logprob: float = -1.0) -> None:
+        self._answer, self._logprob = answer, logprob
+        self.version = -1
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+        return [
+            [
+                self._completion(prompt, random.Random(f"{sampling.seed}/{p}/{g}"), sampling.max_tokens)
+                for g in range(sampling.samples)
+            ]
+            for p, prompt in enumerate(prompts)
+        ]
+
+    def _completion(self, prompt: Sequence[int], draw: random.Random, max_tokens: int) -> Completion:
+        wanted = tuple(self._answer(prompt, draw))
+        tokens = wanted[:max_tokens]
+        return Completion(
+            token_ids=tokens,
+            logprobs=(self._logprob,) * len(tokens),
+            text="",
+            finish_reason=FinishReason.STOP if tokens == wanted else FinishReason.LENGTH,
+            policy_version=(self.version, self.version),
+        )
+
+    def load_weights(self, bundle: WeightBundle) -> SyncReport:
+        modules = len(unpack(bundle))
+        self.version = bundle.version
+        return SyncReport(
+            version=bundle.version, modules_checked=modules, max_relative_error=0.0, load_s=0.0, proof_s=0.0
+        )
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        return [[self._logprob] * (len(s) - 1) for s in sequences]
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,129 @@
+"""Files of tasks: read, checked row by row, and dealt out in an order that survives a resume."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.errors import DataError
+from assay.types import Message, Task
+from rollouts.config import TaskFile
+
+Row = Mapping[str, Any]
+
+
+def read_tasks(file: TaskFile) -> list[Task]:
+    """All tasks of a file. Raises DataError naming file and line for a row that cannot be one."""
+    tasks: list[Task] = []
+    seen: dict[str, int] = {}
+    for number, row in read_rows(Path(file.path)):
+        where = f"{file.path}:{number}"
+        try:
+            task = FORMATS[file.format](row)
+        except KeyError as error:
+            raise DataError(f"{where}: no field {error.args[0]!r}, which format {file.format!r} needs") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{where}: {error}") from None
+        if task.id in seen:
+            raise DataError(f"{where}: task id {task.id!r} stands at line {seen[task.id]} already")
+        if not task.answer.get("tests", True):
+            raise DataError(f"{where}: task {task.id!r} has no tests; nothing could ever be earned or refused")
+        seen[task.id] = number
+        tasks.append(task)
+        if file.limit is not None and len(tasks) == file.limit:
+            break
+    if not tasks:
+        raise DataError(f"{file.path}: holds no tasks")
+    return tasks
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """(line number, object) of every line of a JSONL file that is not blank."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _object(line, f"{path}:{number}")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _object(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not valid JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a {type(row).__name__}, expected an object")
+    return row
+
+
+def to_row(task: Task) -> dict[str, Any]:
+    """A task as a row of format `assay`."""
+    return {
+        "id": task.id,
+        "messages": [{"role": m.role, "content": m.content} for m in task.messages],
+        "verifier": task.verifier,
+        "answer": dict(task.answer),
+        "source": task.source,
+        "reference": task.reference,
+    }
+
+
+def _assay(row: Row) -> Task:
+    """assay's own rows: id, messages, verifier, answer, and optionally source and reference."""
+    return Task(
+        id=str(row["id"]),
+        messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]),
+        verifier=row["verifier"],
+        answer=row["answer"],
+        source=row.get("source", ""),
+        reference=row.get("reference"),
+    )
+
+
+def _mbpp(row: Row) -> Task:
+    """MBPP (Austin et al. 2021, arXiv 2108.07732): text, code, test_list, test_setup_code."""
+    tests = list(row["test_list"])
+    prompt = f"{row['text'].strip()} Your code should pass these tests:\n\n" + "\n".join(tests)
+    return Task(
+        id=f"mbpp/{row['task_id']}",
+        messages=(Message(role="user", content=prompt),),
+        verifier="asserts",
+        answer={"language": "python", "tests": tests, "setup": row.get("test_setup_code") or ""},
+        source="mbpp",
+        reference=f"```python\n{row['code']}\n```",
+    )
+
+
+FORMATS: dict[str, Callable[[Row], Task]] = {"assay": _assay, "mbpp": _mbpp}
+
+
+class TaskStream:
+    """An endless, seeded order over the tasks; its whole state is how many were taken.
+
+    Every epoch is a fresh shuffle drawn from (seed, epoch), so a cursor is enough to take up again anywhere.
+    """
+
+    def __init__(self, tasks: Sequence[Task], seed: int, cursor: int = 0) -> None:
+        if not tasks:
+            raise DataError("no tasks to train on")
+        self._tasks, self._seed, self.cursor = tuple(tasks), seed, cursor
+        self._epoch, self._order = -1, list[int]()
+
+    def take(self, count: int) -> list[Task]:
+        """The next `count` tasks."""
+        return [self._next() for _ in range(count)]
+
+    def _next(self) -> Task:
+        epoch, position = divmod(self.cursor, len(self._tasks))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, list(range(len(self._tasks)))
+            random.Random(f"{self._seed}/{epoch}").shuffle(self._order)
+        self.cursor += 1
+        return self._tasks[self._order[position]]
