@@ -62,5 +62,5 @@ def boundary(what: str) -> Iterator[None]:
         yield
     except AssayError:
         raise
-    except Exception as error:  # noqa: BLE001  # foreign code may raise anything; this is the boundary
+    except Exception as error:  # foreign code may raise anything; this is the boundary
         raise InfraFailure(f"{what}: {type(error).__name__}: {error}") from error

@@ -33,8 +33,8 @@ class InitConfig(Section):
     top-k, no renormalisation, scale 1.
 
     `initializer_range` defaults to hidden_size ** -0.5, which keeps activations at their size through a layer. The
-    published 0.02 does that for a width of 2,048; at 128 it makes the first hundred thousand tokens of training
-    nearly worthless (held-out loss 4.2 against 1.2 nats with everything else equal).
+    published 0.02 does that for a width of 2,048; at 128 it starves the first hundred thousand tokens of training
+    (after 90 thousand, other things equal, the held-out loss is 1.87 nats at 0.06 and 1.21 at 0.09).
     """
 
     hidden_size: int = Field(128, ge=8)
@@ -68,6 +68,7 @@ class PolicyConfig(Section):
     path: str | None = None
     init: InitConfig | None = None
     vocab_size: int = Field(1024, ge=262, description="of the tokenizer trained for `init`")
+    pieces: Literal["words", "lines"] = Field("words", description="what that tokenizer's tokens may not reach across")
     dtype: Dtype = "float32"
 
     @model_validator(mode="after")

@@ -25,10 +25,13 @@ _BYTES = 256
 _SMALLEST = _BYTES + 3 + len(FIM_TOKENS)
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024, max_length: int = 2048) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int = 1024, max_length: int = 2048, pieces: str = "words"
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of at most `vocab_size` tokens; every text round-trips, digits stay single.
 
     Ids 0, 1, 2 are BOS, EOS and the pad token. `max_length` is what the tokenizer reports as its model's context.
+    `pieces` names a row of PIECES: what a token may not reach across.
     """
     from tokenizers import Tokenizer, models, trainers
     from transformers import PreTrainedTokenizerFast
@@ -36,7 +39,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024, max_length: in
     if vocab_size < _SMALLEST:
         raise ConfigError(f"vocab_size={vocab_size}: the bytes and special tokens alone are {_SMALLEST}; use more")
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer, backend.decoder, alphabet = _byte_level()
+    backend.pre_tokenizer, backend.decoder, alphabet = _byte_level(pieces)
     backend.train_from_iterator(
         texts,
         trainers.BpeTrainer(
@@ -63,15 +66,20 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))
 
 
-def _byte_level() -> tuple[object, object, list[str]]:
-    """DeepSeek-Coder's pre-tokenisation: lines, words, punctuation and single digits apart; then bytes."""
+#: What BPE may not merge across, as regular expressions of the pieces that stand alone (digits always do).
+PIECES = {
+    "words": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+"),  # DeepSeek-Coder's: lines, words, punctuation
+    "lines": (r"\n *",),  # whole lines may become one token, for templated text: half the decoding steps
+}
+
+
+def _byte_level(pieces: str) -> tuple[object, object, list[str]]:
+    """The split into pieces and digits, then into bytes."""
     from tokenizers import Regex, decoders, pre_tokenizers
 
     split = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"[\r\n]"), behavior="isolated"),
-            pre_tokenizers.Split(Regex(r"\s?\p{L}+"), behavior="isolated"),
-            pre_tokenizers.Split(Regex(r"\s?\p{P}+"), behavior="isolated"),
+            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in PIECES[pieces]),
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]

@@ -8,7 +8,6 @@ their path, where a user's own `rewards.py` would shadow ours.
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 import tempfile
@@ -138,20 +137,18 @@ class Cluster:
         ray.shutdown()
         self._empty.cleanup()
 
-    def rollouts(
-        self, model: str | Path, config: RolloutConfig, tokenizer: Any, *, max_model_len: int
-    ) -> RolloutPool:
+    def rollouts(self, model: str | Path, config: RolloutConfig, tokenizer: Any, *, max_model_len: int) -> RolloutPool:
         """Engines on `model`'s architecture; the weights that count come by `sync`."""
         options = {
             "num_cpus": self._config.engine_cpus,
             "num_gpus": self._config.engine_gpus,
             "runtime_env": {"env_vars": {**_python_path(), **_engine_env(config)}},
         }
+        where = str(Path(model).resolve()) if Path(model).exists() else str(model)
+        arguments = (where, config, max_model_len, tokenizer.eos_token_id)
         engines: list[Engine] = [
-            self._start(EngineActor, f"rollouts/{i}", options, str(Path(model).resolve() if Path(model).exists() else model),
-                        config, max_model_len, tokenizer.eos_token_id)
-            for i in range(config.engine.engines)
-        ]  # fmt: skip
+            self._start(EngineActor, f"rollouts/{i}", options, *arguments) for i in range(config.engine.engines)
+        ]
         return RolloutPool(engines, tokenizer, config.proof)
 
     def rewards(self, config: RewardsConfig, reward_model: str | Path | None = None) -> RewardPool:
@@ -185,8 +182,8 @@ def _engine_env(config: RolloutConfig) -> dict[str, str]:
     threads = config.engine.threads or os.cpu_count() or 1
     env = {"OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "0"}
     preload = [
-        *glob.glob("/usr/lib/*/libtcmalloc_minimal.so.4"),
-        *glob.glob(str(Path(sys.prefix) / "lib" / "libiomp5.so")),
+        *map(str, Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4")),
+        *map(str, (Path(sys.prefix) / "lib").glob("libiomp5.so")),
     ]
     if preload:
         env["LD_PRELOAD"] = ":".join(preload)
@@ -195,5 +192,3 @@ def _engine_env(config: RolloutConfig) -> dict[str, str]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-

@@ -38,9 +38,7 @@ class RunRecord:
         self._samples = SampleRecorder(folder / "samples")
         self.last: tuple[int, int] | None = None  # (steps done, task cursor) of the newest checkpoint
 
-    def samples(
-        self, step: int, scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | None]]
-    ) -> None:
+    def samples(self, step: int, scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | None]]) -> None:
         self._samples.write(step, scored, advantages, [g.group.task.messages[-1].content for g in scored])
 
     def metrics(self, step: int, values: Mapping[str, float], timer: Timer) -> None:

@@ -9,6 +9,7 @@ or in several (every rank is handed the same batch and takes its share of the ro
 from __future__ import annotations
 
 import copy
+import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from assay.checkpoint import load_state, save_state
 from assay.errors import CheckpointError, TrainingDiverged
 from assay.logprobs import completion_logprobs
+from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import load_policy
 from grpo.batch import TrainBatch
@@ -59,12 +63,11 @@ class PolicyTrainer:
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         self.reference = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
+        self.optimizer: torch.optim.Optimizer = adamw(
+            list(model.parameters()),
+            rate=config.learning_rate,
             betas=config.optimizer.betas,
             weight_decay=config.optimizer.weight_decay,
-            foreach=True,
         )
         self.model: PreTrainedModel
         self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
@@ -87,8 +90,10 @@ class PolicyTrainer:
         for update in range(self.config.updates_per_rollout):
             sums = Sums({})
             with phase("update"):
-                for m, ref, prior in zip(micro, reference, old, strict=True):
-                    self._backward(m, ref, prior, batch, sums)
+                for i, (m, ref, prior) in enumerate(zip(micro, reference, old, strict=True)):
+                    waiting = i + 1 < len(micro)  # ranks exchange gradients with the last micro-batch only
+                    with self.accelerator.no_sync(self.model) if waiting else nullcontext():
+                        self._backward(m, ref, prior, batch, sums)
                 norm = self._apply()
             first = self._means(sums, batch, norm)
             metrics = first if update == 0 else {**first, **{k: metrics[k] for k in metrics if "mismatch" in k}}
@@ -136,8 +141,7 @@ class PolicyTrainer:
         if not isfinite(value):
             self.optimizer.zero_grad()
             raise TrainingDiverged(f"the gradient norm is {value}; the optimizer did not step")
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+        set_rate(self.optimizer, self._learning_rate())
         self.optimizer.step()
         self.optimizer.zero_grad()
         return value
@@ -199,16 +203,19 @@ class PolicyTrainer:
 
     def save(self, folder: Path) -> None:
         """Model as a Hugging Face folder, optimizer and version beside it. Wrap it in `assay.checkpoint.writing`."""
-        self.unwrapped.save_pretrained(str(folder / "model"))
-        torch.save({"optimizer": self.optimizer.state_dict(), "version": self.version}, folder / "trainer.pt")
+        try:
+            self.unwrapped.save_pretrained(str(folder / "model"))
+        except SafetensorError as error:  # safetensors' own word for a full disk
+            raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
+        save_state({"optimizer": self.optimizer.state_dict(), "version": self.version}, folder / "trainer.pt")
 
     def restore(self, folder: Path) -> None:
         """Take up where `save` left off. Raises CheckpointError where the folder holds another architecture."""
         model = load_policy(folder / "model", str(next(self.model.parameters()).dtype).removeprefix("torch."))
+        saved = load_state(folder / "trainer.pt")
         try:
             self.unwrapped.load_state_dict(model.state_dict())
-            saved = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
-        except (RuntimeError, OSError) as error:
-            raise CheckpointError(f"{folder}: cannot be resumed from: {' '.join(str(error).split())[:300]}") from None
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder}: another architecture: {' '.join(str(error).split())[:300]}") from None
         self.optimizer.load_state_dict(saved["optimizer"])
         self.version = saved["version"]

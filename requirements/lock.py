@@ -1,4 +1,4 @@
-"""Write requirements/cpu.lock: what pip resolves for the extras cpu, docker, math and dev, minus what must not be there.
+"""Write requirements/cpu.lock: what pip resolves for the extras cpu, docker, math and dev, less what must not be there.
 
     make lock            # in a set-up checkout; needs the package index
 

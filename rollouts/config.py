@@ -34,10 +34,10 @@ class ProofConfig(Section):
     """How sharply the engine has to agree with the trainer after each sync (DESIGN, law 4).
 
     `tensor_rtol` bounds the relative difference of every module of the engine on random inputs; unset, it is
-    1e-5 in fp32 (a module that holds the right weights differs by about 1e-6) and 3e-2 in 16 bits. Weights that
-    can be read as they are (embeddings, norms) must be equal to the bit in any case. `logprob_atol` bounds the probe's log-probabilities: its
-    median always, and all but `flips_allowed` of its tokens, because a router may break a near-tie the other way
-    and then differ visibly on that one token.
+    1e-5 in fp32 (a module that holds the right weights differs by about 1e-6) and 3e-2 in bfloat16. Weights that
+    can be read as they are (embeddings, norms) must be equal to the bit in any case. `logprob_atol` bounds the
+    probe's log-probabilities: its median always, and all but `flips_allowed` of its tokens, because a router may
+    break a near-tie the other way and then differ visibly on that one token.
     """
 
     tensor_rtol: float | None = Field(None, gt=0)

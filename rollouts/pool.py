@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from assay.chat import encode_prompt
+from assay.chat import completion_text, encode_prompt
 from assay.errors import DataError, WeightMismatch
 from assay.types import Completion, RolloutGroup, Task
 from rollouts.config import ProofConfig
@@ -64,9 +64,7 @@ class RolloutPool:
         return RolloutGroup(
             task=task,
             prompt_ids=self.prompt_ids(task),
-            completions=tuple(
-                replace(c, text=self._tokenizer.decode(c.token_ids, skip_special_tokens=True)) for c in completions
-            ),
+            completions=tuple(replace(c, text=completion_text(self._tokenizer, c.token_ids)) for c in completions),
         )
 
     def sync(self, bundle: WeightBundle, probe: Probe) -> tuple[list[SyncReport], float]:
@@ -86,4 +84,3 @@ class RolloutPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for engine in self._engines:
             engine.close()
-

@@ -134,7 +134,9 @@ def compare_probe(
     Both are [sequences][tokens]. A router that breaks a near-tie the other way shows as one token that differs
     visibly while all others agree, so `flips_allowed` of the tokens may; the median never may.
     """
-    differences = sorted(abs(e - t) for es, ts in zip(engine, trainer, strict=True) for e, t in zip(es, ts, strict=True))
+    differences = sorted(
+        abs(e - t) for es, ts in zip(engine, trainer, strict=True) for e, t in zip(es, ts, strict=True)
+    )
     if not differences:
         raise WeightMismatch(f"weights version {version}: the probe is empty, so nothing was proved")
     kept = differences[: len(differences) - int(proof.flips_allowed * len(differences))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,7 +92,12 @@ class Run:
         named: TaskFile | None = getattr(self.config.tasks, split)
         if named is None and self.config.tasks.generator is None:
             raise ConfigError(f"tasks.{split}: required here and not set")
-        return named or TaskFile(path=str(self.data / f"{split}.jsonl"))
+        if named is None:
+            return TaskFile(path=str(self.data / f"{split}.jsonl"))
+        path = os.path.expandvars(named.path)
+        if "$" in path:
+            raise ConfigError(f"tasks.{split}.path: {named.path} names an environment variable that is not set")
+        return named.model_copy(update={"path": path})
 
     @property
     def demonstrations(self) -> Path:
@@ -127,6 +133,7 @@ def _load_generator(path: str) -> Any:
     spec = importlib.util.spec_from_file_location(f"assay_generator_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     sys.path.insert(0, str(file.parent))
     try:
         spec.loader.exec_module(module)

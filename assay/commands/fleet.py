@@ -66,7 +66,7 @@ class Fleet:
         self.sync(bundle, make_probe(model, self.probe_sequences, self.tokenizer.pad_token_id))
 
     def sync(self, bundle: WeightBundle, probe: Probe) -> Mapping[str, float]:
-        reports, difference = self.rollouts.sync(bundle, probe)
+        _, difference = self.rollouts.sync(bundle, probe)
         return {"weights/probe_max_abs": difference}
 
     def close(self) -> None:
@@ -105,5 +105,3 @@ class Interrupts:
             raise KeyboardInterrupt
         self.asked = True
         say(f"{signal.Signals(number).name}: stopping after this step and writing a checkpoint; again to stop at once")
-
-

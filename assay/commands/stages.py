@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from assay.errors import DataError
 from assay.lineage import data_entry
 from assay.metrics import MetricsLog
 from assay.policy import create_policy, save_policy
+from assay.progress import Progress, progress
 from assay.types import Verdict
 from evals.evaluate import evaluate
 from evals.passk import EvalResult
@@ -34,7 +37,7 @@ def base_policy(run: Run) -> Path | str:
     data = [data_entry(run.demonstrations)]
     with run.stage("base", folder, kind="policy", data=data, config_section=config) as todo:
         if todo:
-            tokenizer = train_tokenizer(_texts(run.demonstrations), vocab_size=config.vocab_size)
+            tokenizer = train_tokenizer(_texts(run.demonstrations), vocab_size=config.vocab_size, pieces=config.pieces)
             create_policy(config, tokenizer, run.config.seed, folder)
     return folder
 
@@ -60,7 +63,7 @@ def check_tasks(run: Run) -> None:
         report = check(tasks, scorer)
     finally:
         scorer.close()
-    say(f"tasks: {len(run.train_tasks)} for training, {report}")
+    say(f"tasks: {len(run.train_tasks)} for training; {report.checked} checked, isolation {report.isolation}")
     if report.disagreements:
         first = report.disagreements[0]
         raise DataError(
@@ -79,13 +82,15 @@ def sft(run: Run, base: Path | str) -> Path:
     data = [data_entry(run.demonstrations)]
     with run.stage("sft", out / "policy", kind="policy", parents=["base"], data=data, config_section=config) as todo:
         if todo:
-            train_sft(
-                config.model_copy(update={"seed": run.config.seed}),
-                base,
-                read_dialogues(run.demonstrations),
-                out,
-                dtype=run.config.policy.dtype,
-            )
+            with training_log(out, "sft") as log:
+                train_sft(
+                    config.model_copy(update={"seed": run.config.seed}),
+                    base,
+                    read_dialogues(run.demonstrations),
+                    out,
+                    log=log,
+                    dtype=run.config.policy.dtype,
+                )
     return out / "policy"
 
 
@@ -94,9 +99,7 @@ def preferences(run: Run, fleet: Fleet) -> Path:
     config = run.config.need("preferences", "preferences")
     folder = run.folder / "preferences"
     row = run.data_row("train")
-    with run.stage(
-        "preferences", folder, kind="data", parents=["sft"], data=[row], config_section=config
-    ) as todo:
+    with run.stage("preferences", folder, kind="data", parents=["sft"], data=[row], config_section=config) as todo:
         if todo:
             _sample_preferences(run, fleet, config, folder)
     return folder
@@ -246,11 +249,40 @@ def reward_model(run: Run, rows: Path) -> Path:
         "reward_model", out, kind="reward model", parents=["sft", "preferences"], data=data, config_section=config
     ) as todo:
         if todo:
-            log = MetricsLog(run.folder / "reward_model_log")
-            train_reward_model(config, run.folder / "sft" / "policy", read_samples(rows / "rows.jsonl"), out)
-            log.close()
+            logs = run.folder / "reward_model_log"
+            with training_log(logs, "reward model") as log:
+                train_reward_model(
+                    config.model_copy(update={"seed": run.config.seed}),
+                    run.folder / "sft" / "policy",
+                    read_samples(rows / "rows.jsonl"),
+                    out,
+                    log=log,
+                    dtype=run.config.policy.dtype,
+                )
+            (logs / "metrics.jsonl").replace(out / "metrics.jsonl")
+            shutil.rmtree(logs)
     facts = json.loads((out / "reward_model.json").read_text(encoding="utf-8"))
     say(f"reward model: held-out accuracy {facts.get('heldout_accuracy')}, base rate {facts.get('base_rate')}")
     return out
 
 
+@contextmanager
+def training_log(folder: Path, label: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A callback that takes a trainer's rows to `folder/metrics.jsonl` and to a progress bar."""
+    log = MetricsLog(folder)
+    with ExitStack() as stack:
+        stack.callback(log.close)
+        bar: Progress[int] | None = None
+
+        def take(row: dict[str, Any]) -> None:
+            nonlocal bar
+            step, steps = int(row["step"]), int(row["steps"])
+            if log.last_step is not None and step <= log.last_step:  # resumed from an earlier checkpoint
+                log.truncate_after(step - 1)
+            log.write(step, {k: v for k, v in row.items() if k not in ("step", "steps") and v is not None})
+            if bar is None:
+                bar = stack.enter_context(progress(steps, label))
+                bar.advance(step - 1)
+            bar.advance(1, note=f"loss {row['loss']:.3f}")
+
+        yield take

@@ -21,14 +21,15 @@ INT32_MAX = 2**31 - 1
 
 #: How often a specification is about a number, a list, a string.
 SOURCE_SHARES = ((NUMBER_SOURCES, 0.35), (LIST_SOURCES, 0.4), (STRING_SOURCES, 0.25))
-#: Which optional steps stand beside source and reduction, and how often: two or three operations on a source.
+#: Which optional steps stand beside source and reduction, and how often: two to four operations on a source.
 SHAPES = {
-    ("filter",): 0.12,
-    ("map",): 0.1,
-    ("adjustment",): 0.08,
-    ("filter", "map"): 0.25,
-    ("filter", "adjustment"): 0.25,
-    ("map", "adjustment"): 0.2,
+    ("filter",): 0.08,
+    ("map",): 0.08,
+    ("adjustment",): 0.06,
+    ("filter", "map"): 0.18,
+    ("filter", "adjustment"): 0.18,
+    ("map", "adjustment"): 0.14,
+    ("filter", "map", "adjustment"): 0.28,
 }
 
 

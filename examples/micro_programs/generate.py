@@ -164,9 +164,7 @@ def generate(
     Returns:
         What summary.json holds: counts, shares, rates per operation, a checksum per file.
     """
-    items = specify(
-        specifications, seed=seed, tests_per_task=tests_per_task, catalogue=catalogue, phrasings=phrasings
-    )
+    items = specify(specifications, seed=seed, tests_per_task=tests_per_task, catalogue=catalogue, phrasings=phrasings)
     kept_out = hold_out(items, heldout, seed)
     train = {number: item.composition for number, item in enumerate(items) if number not in kept_out}
     tasks = [(number, language) for number in range(len(items)) for language in LANGUAGES]

@@ -4,7 +4,7 @@ from assay.errors import InfraFailure, TrainingDiverged
 from assay.types import FinishReason
 from grpo.batch import build_batch, estimate_advantages, rewards_of
 from grpo.config import GRPOConfig
-from tests.grpo.conftest import make_completion, make_scored
+from tests.groups import make_completion, make_scored
 
 
 def build(scored, **settings):

@@ -1,0 +1,163 @@
+"""The loop with fakes for every part: order, accounting, stopping, resuming; no model, no engine, no Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.errors import CheckpointError, TrainingDiverged
+from assay.types import RolloutGroup, ScoredGroup, Task
+from grpo import loop
+from grpo.batch import TrainBatch
+from grpo.config import GRPOConfig
+from grpo.record import RunRecord
+from rollouts.config import SamplingConfig
+from rollouts.engine import Sampling
+from rollouts.fake import FakeEngine
+from rollouts.tasks import TaskStream
+from tests.groups import make_result, make_task
+
+
+class FakeRollouts:
+    def __init__(self) -> None:
+        self.engine = FakeEngine(lambda prompt, draw: [draw.randrange(3, 9) for _ in range(draw.randrange(1, 6))])
+        self.seen: list[tuple[list[str], int]] = []
+
+    def generate(self, tasks: Sequence[Task], sampling: Sampling) -> list[RolloutGroup]:
+        self.seen.append(([t.id for t in tasks], sampling.seed))
+        made = self.engine.generate([[0, 5]] * len(tasks), sampling)
+        return [RolloutGroup(task=t, prompt_ids=(0, 5), completions=tuple(c)) for t, c in zip(tasks, made, strict=True)]
+
+
+class FakeRewards:
+    """1 for a completion that starts with an even token: something a policy could learn."""
+
+    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+        return [
+            ScoredGroup(group=g, results=tuple(make_result(float(c.token_ids[0] % 2 == 0)) for c in g.completions))
+            for g in groups
+        ]
+
+
+class FakeTrainer:
+    """Its whole state is a number that depends on everything it was fed, in order."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.version, self.state, self.engine = 0, 0.0, engine
+        self.mismatch = 0.0
+
+    def step(self, batch: TrainBatch, phase: Callable[[str], AbstractContextManager[Any]]) -> dict[str, float]:
+        with phase("update"):
+            self.state = self.state * 0.9 + sum(
+                a * sum(c) for a, c in zip(batch.advantages, batch.completions, strict=True)
+            )
+        self.version += 1
+        return {"loss/total": self.state, "mismatch/k3": self.mismatch, "mismatch/max_abs_logratio": self.mismatch}
+
+    def sync(self) -> dict[str, float]:
+        self.engine.version = self.version
+        return {"weights/probe_max_abs": 0.0}
+
+    def save(self, folder: Path) -> None:
+        (folder / "state.json").write_text(json.dumps([self.version, self.state]))
+
+    def restore(self, folder: Path) -> None:
+        self.version, self.state = json.loads((folder / "state.json").read_text())
+
+
+CONFIG = GRPOConfig(steps=6, prompts_per_step=2, group_size=4, checkpoint_every=2, eval_every=0)
+TASKS = [make_task(str(i)) for i in range(5)]
+
+
+def start(folder: Path, *, resume: bool = False, stop_after: int | None = None, config: GRPOConfig = CONFIG):
+    rollouts = FakeRollouts()
+    trainer = FakeTrainer(rollouts.engine)
+    record = RunRecord(folder, config.steps, keep_last=2, save=trainer.save, say=lambda line: None)
+    first, cursor = 0, 0
+    if resume:
+        checkpoint, first, cursor = record.resume()
+        trainer.restore(checkpoint)
+    parts = loop.Parts(
+        tasks=TaskStream(TASKS, 0, cursor),
+        rollouts=rollouts,
+        rewards=FakeRewards(),
+        trainer=trainer,
+        sync=trainer.sync,
+    )
+    seen = rollouts.seen
+    stop = (lambda: len(seen) >= stop_after) if stop_after is not None else (lambda: False)
+    done = loop.run(config, SamplingConfig(max_completion_tokens=8), parts, record, seed=1, start=first, stop=stop)
+    record.close()
+    return done, trainer, rollouts
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_prompt_is_taken_once_per_epoch_and_every_step_is_recorded(tmp_path: Path):
+    done, _, rollouts = start(tmp_path)
+    assert done == 6
+    taken = [task for tasks, _ in rollouts.seen for task in tasks]
+    assert sorted(taken[:5]) == sorted(taken[5:10]) == list("01234")
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert {row["lag/max"] for row in rows(tmp_path)} == {0.0}
+    assert len(list((tmp_path / "samples").glob("*.parquet"))) == 6
+
+
+@pytest.mark.parametrize("killed_after", [2, 3, 5])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, killed_after: int):
+    """The process dies between checkpoints: steps after the last one are done again, to the same result."""
+    _, straight, all_rollouts = start(tmp_path / "straight")
+    start(tmp_path / "cut", stop_after=killed_after)
+    done, resumed, rest = start(tmp_path / "cut", resume=True)
+    assert done == 6
+    assert resumed.state == straight.state
+    assert rest.seen == all_rollouts.seen[killed_after - killed_after % 2 :]
+    timeless = [
+        [{k: v for k, v in row.items() if not k.startswith(("time", "memory", "tokens/generated_per"))} for row in r]
+        for r in (rows(tmp_path / "straight"), rows(tmp_path / "cut"))
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_no_checkpoint_to_resume_from_is_one_line(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="no finished checkpoint"):
+        start(tmp_path, resume=True)
+
+
+def test_a_disagreement_about_sampled_tokens_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(FakeTrainer, "__init__", _mismatching(FakeTrainer.__init__))
+    with pytest.raises(TrainingDiverged, match=r"step 1: engine and trainer disagree.*mean k3 3\.00e-01"):
+        start(tmp_path)
+
+
+def _mismatching(init: Callable[..., None]) -> Callable[..., None]:
+    def wrapped(self: FakeTrainer, engine: FakeEngine) -> None:
+        init(self, engine)
+        self.mismatch = 0.3
+
+    return wrapped
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plain = FakeTrainer.save
+    calls = []
+
+    def save(self: FakeTrainer, folder: Path) -> None:
+        calls.append(folder)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        plain(self, folder)
+
+    monkeypatch.setattr(FakeTrainer, "save", save)
+    with pytest.raises(CheckpointError, match="No space left on device.*earlier checkpoints are intact"):
+        start(tmp_path)
+    done, resumed, _ = start(tmp_path, resume=True)
+    assert done == 6
+    assert resumed.version == 6

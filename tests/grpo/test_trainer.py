@@ -1,0 +1,180 @@
+"""The optimizer step: gradients that no split can change, numbers by hand, and failures that come before the step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from assay.errors import CheckpointError, TrainingDiverged
+from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy, load_tokenizer
+from grpo.batch import TrainBatch
+from grpo.config import GRPOConfig, KLConfig, OptimizerConfig
+from grpo.trainer import PolicyTrainer
+
+
+def make_trainer(policy: Path, **settings: Any) -> PolicyTrainer:
+    config = GRPOConfig(
+        **{"learning_rate": 1e-2, "optimizer": OptimizerConfig(grad_clip=1e9), "kl": KLConfig(coef=0.1), **settings}
+    )
+    return PolicyTrainer(policy, config, dtype="float32", temperature=1.0, pad_id=2)
+
+
+def make_batch(trainer: PolicyTrainer, advantages: tuple[float, ...] = (1.0, -0.5, 0.8, -1.3)) -> TrainBatch:
+    prompts = ((0, 20, 30, 40), (0, 20, 30, 40), (0, 50), (0, 50))
+    completions = ((60, 61, 62, 63, 64, 1), (70, 1), (80, 81, 82, 1), (90, 91, 92, 93, 94, 95, 96, 1))
+    lengths = [len(c) for c in completions]
+    return TrainBatch(
+        prompts=prompts,
+        completions=completions,
+        engine_logprobs=tuple((-5.0,) * n for n in lengths),
+        advantages=advantages,
+        weights=tuple(1 / (4 * n) for n in lengths),
+        oldest_version=0,
+        counts={},
+    )
+
+
+def gradient(trainer: PolicyTrainer, batch: TrainBatch) -> dict[str, torch.Tensor]:
+    """The gradient of a step, caught before the optimizer uses it."""
+    caught: dict[str, torch.Tensor] = {}
+    step = trainer.optimizer.step
+
+    def catch(*args: Any, **kwargs: Any) -> None:
+        caught.update({n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None})
+
+    trainer.optimizer.step = catch  # type: ignore[method-assign]
+    try:
+        trainer.step(batch)
+    finally:
+        trainer.optimizer.step = step  # type: ignore[method-assign]
+    return caught
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [8, 14, 30])
+def test_no_split_into_micro_batches_changes_the_gradient(tiny_policy: Path, micro_batch_tokens: int):
+    whole = make_trainer(tiny_policy, micro_batch_tokens=10_000)
+    parts = make_trainer(tiny_policy, micro_batch_tokens=micro_batch_tokens)
+    for trainer in (whole, parts):  # away from the reference, so that the KL has a gradient too
+        perturb(trainer)
+    a, b = gradient(whole, make_batch(whole)), gradient(parts, make_batch(parts))
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-4)
+
+
+def test_the_order_of_the_group_does_not_change_the_gradient(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy)
+    batch = make_batch(trainer)
+    order = (2, 0, 3, 1)
+    turned = replace(
+        batch,
+        **{
+            name: tuple(getattr(batch, name)[i] for i in order)
+            for name in ("prompts", "completions", "engine_logprobs", "advantages", "weights")
+        },
+    )
+    a = gradient(trainer, batch)
+    b = gradient(make_trainer(tiny_policy), turned)
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-4)
+
+
+def test_zero_advantage_at_the_reference_is_no_gradient_at_all(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy)
+    assert all(not g.any() for g in gradient(trainer, make_batch(trainer, (0.0,) * 4)).values())
+
+
+def perturb(trainer: PolicyTrainer) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
+
+
+def test_the_metrics_are_the_formulas_by_a_plain_forward_pass(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy)
+    perturb(trainer)
+    batch = make_batch(trainer)
+    reference = load_policy(tiny_policy).eval()
+    policy, kl, mismatch = 0.0, 0.0, 0.0
+    for prompt, completion, advantage, weight in zip(
+        batch.prompts, batch.completions, batch.advantages, batch.weights, strict=True
+    ):
+        ids = torch.tensor([[*prompt, *completion]])
+        targets = torch.tensor(completion)[:, None]
+        at = slice(len(prompt) - 1, -1)
+        with torch.no_grad():
+            new = trainer.unwrapped(ids).logits[0, at].log_softmax(-1).gather(1, targets)[:, 0].double()
+            old = reference(ids).logits[0, at].log_softmax(-1).gather(1, targets)[:, 0].double()
+        policy -= advantage * weight * len(completion)  # the ratio is 1: -A for every token
+        d = old - new
+        kl += weight * (d.exp() - d - 1).sum().item()
+        mismatch += ((new + 5).exp() - (new + 5) - 1).sum().item()
+    metrics = trainer.step(batch)
+    assert metrics["loss/policy"] == pytest.approx(policy, rel=1e-5)
+    assert metrics["loss/kl"] == pytest.approx(0.1 * kl, rel=1e-3)
+    assert metrics["mismatch/k3"] == pytest.approx(mismatch / batch.num_tokens, rel=1e-3)
+    assert metrics["tokens/trained"] == 20
+
+
+def test_a_step_raises_the_log_prob_of_what_was_better(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy, learning_rate=1e-3)
+    batch = make_batch(trainer, (1.0, -1.0, 1.0, -1.0))
+    sequences = [[*p, *c] for p, c in zip(batch.prompts, batch.completions, strict=True)]
+    before = [sum(row) for row in trainer.probe(sequences).expected]
+    for _ in range(5):
+        trainer.step(batch)
+    after = [sum(row) for row in trainer.probe(sequences).expected]
+    assert after[0] > before[0]
+    assert after[2] > before[2]
+    assert trainer.version == 5
+
+
+def test_several_updates_use_the_log_probs_of_before(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy, updates_per_rollout=3, learning_rate=3e-2)
+    metrics = trainer.step(make_batch(trainer))
+    assert metrics["clip/share"] > 0
+    assert trainer.version == 1
+
+
+def test_an_infinite_loss_stops_before_the_optimizer(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy)
+    before = {n: p.clone() for n, p in trainer.model.named_parameters()}
+    with pytest.raises(TrainingDiverged, match="the optimizer did not step"):
+        trainer.step(make_batch(trainer, (float("inf"), 0.0, 0.0, 0.0)))
+    assert all(torch.equal(before[n], p) for n, p in trainer.model.named_parameters())
+    assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
+
+
+def test_saved_and_restored_goes_on_as_if_nothing_had_happened(tiny_policy: Path, tmp_path: Path):
+    straight = make_trainer(tiny_policy)
+    for _ in range(4):
+        straight.step(make_batch(straight))
+    first = make_trainer(tiny_policy)
+    for _ in range(2):
+        first.step(make_batch(first))
+    first.save(tmp_path)
+    second = make_trainer(tiny_policy)
+    second.restore(tmp_path)
+    for _ in range(2):
+        second.step(make_batch(second))
+    assert second.version == straight.version == 4
+    for (name, a), (_, b) in zip(straight.model.named_parameters(), second.model.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line(tiny_policy: Path, tmp_path: Path):
+    other = create_policy(
+        PolicyConfig(init=InitConfig(hidden_size=64, num_hidden_layers=2), vocab_size=300),
+        load_tokenizer(tiny_policy),
+        0,
+        tmp_path / "other",
+    )
+    trainer = make_trainer(other)
+    trainer.save(tmp_path)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        make_trainer(tiny_policy).restore(tmp_path)

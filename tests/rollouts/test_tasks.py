@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from assay.errors import DataError
+from rollouts.config import TaskFile
+from rollouts.tasks import TaskStream, read_tasks, to_row
+from tests.groups import make_task
+
+ROW = {"id": "a", "messages": [{"role": "user", "content": "hi"}], "verifier": "function", "answer": {"tests": [1]}}
+
+
+def write(path: Path, *lines: object) -> TaskFile:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return TaskFile(path=str(path))
+
+
+def test_rows_round_trip(tmp_path: Path):
+    task = read_tasks(write(tmp_path / "t.jsonl", ROW))[0]
+    assert read_tasks(write(tmp_path / "again.jsonl", to_row(task))) == [task]
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ((ROW, "{broken"), r"t\.jsonl:2: not valid JSON"),
+        ((ROW, "[1]"), r"t\.jsonl:2: a list, expected an object"),
+        (({**ROW, "answer": {"tests": []}},), r"t\.jsonl:1: task 'a' has no tests"),
+        ((ROW, ROW), r"t\.jsonl:2: task id 'a' stands at line 1"),
+        (({k: v for k, v in ROW.items() if k != "verifier"},), r"t\.jsonl:1: no field 'verifier'"),
+        (({**ROW, "messages": []},), r"t\.jsonl:1: task 'a' has no messages"),
+        (({**ROW, "messages": [{"role": "assistant", "content": "x"}]},), r"must end with a user message"),
+        ((), r"holds no tasks"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, lines: tuple, complaint: str):
+    with pytest.raises(DataError, match=complaint):
+        read_tasks(write(tmp_path / "t.jsonl", *lines))
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path):
+    with pytest.raises(DataError, match="nowhere.jsonl: cannot be read"):
+        read_tasks(TaskFile(path=str(tmp_path / "nowhere.jsonl")))
+
+
+def test_mbpp_rows_become_tasks(tmp_path: Path):
+    row = {"task_id": 2, "text": "Write f.", "code": "def f(): return 1", "test_list": ["assert f() == 1"]}
+    file = TaskFile(path=write(tmp_path / "m.jsonl", row).path, format="mbpp")
+    task = read_tasks(file)[0]
+    assert task.verifier == "asserts"
+    assert task.answer["tests"] == ["assert f() == 1"]
+    assert "assert f() == 1" in task.messages[0].content
+
+
+def test_every_epoch_is_a_permutation_and_a_cursor_resumes_it():
+    tasks = [make_task(str(i)) for i in range(5)]
+    stream = TaskStream(tasks, seed=3)
+    taken = [t.id for t in stream.take(15)]
+    for epoch in range(3):
+        assert sorted(taken[5 * epoch : 5 * epoch + 5]) == list("01234")
+    assert taken[:5] != taken[5:10]
+    again = TaskStream(tasks, seed=3, cursor=7)
+    assert [t.id for t in again.take(8)] == taken[7:15]
+    assert [t.id for t in TaskStream(tasks, seed=4).take(15)] != taken

@@ -1,0 +1,119 @@
+"""The command line as a user meets it: help at once, one line for a mistake, nothing half done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from assay.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def assay(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "assay.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_help_names_every_command_without_loading_anything_heavy():
+    code = (
+        "import sys, contextlib, io\nfrom assay.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): main(['--help'])\n"
+        "sys.exit(len({'torch', 'ray', 'vllm', 'pydantic', 'yaml'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    out = assay("--help").stdout
+    assert all(name in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str):
+    result = assay(name, "--help")
+    assert result.returncode == 0
+    assert "usage: assay" in result.stdout
+
+
+def config(tmp_path: Path, **tree: object) -> str:
+    base = {"run_dir": str(tmp_path / "run"), "policy": {"init": {}}, "tasks": {"train": {"path": "nowhere.jsonl"}}}
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({**base, **tree}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("command", "extra", "said"),
+    [
+        ("grpo", ["nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        ("grpo", [], "name a CONFIG"),
+        ("grpo", ["--resume", "nowhere"], "no config.yaml, so not the folder of a run"),
+        ("report", ["nowhere"], "nowhere"),
+        ("check-tasks", ["nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
+        ("check-tasks", ["x", "--format", "apps"], "no such format"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(command: str, extra: list[str], said: str):
+    result = assay(command, *extra)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_settings_are_checked_before_anything_is_written(tmp_path: Path):
+    result = assay("grpo", config(tmp_path, grpo={"group_size": 1}))
+    assert result.returncode == 2
+    assert "a group of one" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_section_is_named(tmp_path: Path):
+    assert "needs a `grpo:` section" in assay("grpo", config(tmp_path)).stderr
+    assert "needs a `sft:` section" in assay("recipe", config(tmp_path)).stderr
+
+
+def test_a_folder_made_with_other_settings_is_not_overwritten(tmp_path: Path):
+    assay("sft", config(tmp_path, sft={"data": "nowhere.jsonl"}))
+    result = assay("sft", config(tmp_path, sft={"data": "nowhere.jsonl", "learning_rate": 0.1}))
+    assert result.returncode == 2
+    assert "made with other settings (sft.learning_rate)" in result.stderr
+
+
+@pytest.mark.sandbox
+def test_check_tasks_lists_what_disagrees(tmp_path: Path):
+    def row(name: str, reference: str, expected: int) -> dict[str, object]:
+        answer = {
+            "language": "python",
+            "entry_point": "f",
+            "parameters": [{"name": "n", "type": "int"}],
+            "returns": "int",
+            "tests": [{"args": [3], "expected": expected}, {"args": [5], "expected": expected + 2}],
+        }
+        return {
+            "id": name,
+            "messages": [{"role": "user", "content": "f"}],
+            "verifier": "function",
+            "answer": answer,
+            "reference": f"```python\n{reference}\n```",
+        }
+
+    file = tmp_path / "tasks.jsonl"
+    rows = [row("right", "def f(n): return n + 1", 4), row("wrong", "def f(n): return n", 4)]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    result = assay("check-tasks", str(file))
+    assert result.returncode == 1
+    assert "2 tasks checked, 1 disagree" in result.stdout
+    assert "wrong: the reference should pass" in result.stdout
+    assert "right:" not in result.stdout
+
+
+def test_help_answers_quickly():
+    """Bounded far above what it takes (0.1 s) so that a busy machine does not fail it; imports are asserted above."""
+    started = time.monotonic()
+    assay("--help")
+    assert time.monotonic() - started < 5
