@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from assay.errors import CheckpointError
 
@@ -130,7 +130,7 @@ def rng_state() -> dict[str, Any]:
     import numpy
     import torch
 
-    name, keys, *rest = numpy.random.get_state(legacy=True)
+    name, keys, *rest = cast("tuple[Any, ...]", numpy.random.get_state(legacy=True))
     return {
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), *rest),

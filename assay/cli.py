@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from assay.errors import AssayError
 
@@ -83,12 +83,16 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
 
 
-_ARGUMENTS = {
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """Nothing to say."""
+
+
+_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "grpo": _grpo_arguments,
     "eval": _eval_arguments,
     "check-tasks": _check_arguments,
     "report": _report_arguments,
-    "doctor": lambda parser: None,
+    "doctor": _no_arguments,
 }
 
 

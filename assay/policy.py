@@ -37,21 +37,21 @@ class InitConfig(Section):
     (after 90 thousand, other things equal, the held-out loss is 1.87 nats at 0.06 and 1.21 at 0.09).
     """
 
-    hidden_size: int = Field(128, ge=8)
-    num_hidden_layers: int = Field(3, ge=1)
-    num_attention_heads: int = Field(4, ge=1)
-    qk_nope_head_dim: int = Field(32, ge=1)
-    qk_rope_head_dim: int = Field(64, ge=2)
-    v_head_dim: int = Field(32, ge=1)
-    kv_lora_rank: int = Field(512, ge=1)
-    intermediate_size: int = Field(256, ge=1)
-    moe_intermediate_size: int = Field(64, ge=1)
-    n_routed_experts: int = Field(8, ge=1)
-    n_shared_experts: int = Field(1, ge=1)
-    num_experts_per_tok: int = Field(2, ge=1)
-    first_k_dense_replace: int = Field(1, ge=0)
-    max_position_embeddings: int = Field(2048, ge=16)
-    initializer_range: float | None = Field(None, gt=0)
+    hidden_size: int = Field(default=128, ge=8)
+    num_hidden_layers: int = Field(default=3, ge=1)
+    num_attention_heads: int = Field(default=4, ge=1)
+    qk_nope_head_dim: int = Field(default=32, ge=1)
+    qk_rope_head_dim: int = Field(default=64, ge=2)
+    v_head_dim: int = Field(default=32, ge=1)
+    kv_lora_rank: int = Field(default=512, ge=1)
+    intermediate_size: int = Field(default=256, ge=1)
+    moe_intermediate_size: int = Field(default=64, ge=1)
+    n_routed_experts: int = Field(default=8, ge=1)
+    n_shared_experts: int = Field(default=1, ge=1)
+    num_experts_per_tok: int = Field(default=2, ge=1)
+    first_k_dense_replace: int = Field(default=1, ge=0)
+    max_position_embeddings: int = Field(default=2048, ge=16)
+    initializer_range: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _experts(self) -> InitConfig:
@@ -67,8 +67,10 @@ class PolicyConfig(Section):
 
     path: str | None = None
     init: InitConfig | None = None
-    vocab_size: int = Field(1024, ge=262, description="of the tokenizer trained for `init`")
-    pieces: Literal["words", "lines"] = Field("words", description="what that tokenizer's tokens may not reach across")
+    vocab_size: int = Field(default=1024, ge=262, description="of the tokenizer trained for `init`")
+    pieces: Literal["words", "lines"] = Field(
+        default="words", description="what that tokenizer's tokens may not reach across"
+    )
     dtype: Dtype = "float32"
 
     @model_validator(mode="after")

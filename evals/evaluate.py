@@ -16,7 +16,7 @@ class Rollouts(Protocol):
 
 
 class Rewards(Protocol):
-    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]: ...
+    def judge(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]: ...
 
 
 def evaluate(
@@ -39,5 +39,5 @@ def evaluate(
 
 
 def _samples(tasks: Sequence[Task], rollouts: Rollouts, rewards: Rewards, sampling: Sampling) -> list[Sample]:
-    scored = rewards.score(rollouts.generate(tasks, sampling))
+    scored = rewards.judge(rollouts.generate(tasks, sampling))
     return [Sample(g.group.task.id, g.group.task.source, r.verdict) for g in scored for r in g.results]

@@ -7,7 +7,7 @@ makes the reward the run asked for and keeps every part. Workers may be objects 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -43,15 +43,20 @@ class RewardPool:
         self._rm_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reward-model")
 
     def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
-        """Every group with its results, in order."""
+        """Every group with the rewards the run trains on, in order. Raises InfraFailure where none could be given."""
         tests = [self._threads.submit(self._by_tests, group) for group in groups]
-        learned = self._rm_thread.submit(self._by_model, list(groups))
-        scores = learned.result()
-        return [self._merge(group, t, s) for group, t, s in zip(groups, tests, scores, strict=True)]
+        learned = self._rm_thread.submit(self._by_model, list(groups)).result()
+        scored = []
+        for group, results, scores in zip(groups, tests, learned, strict=True):
+            rewards = combine(results.result(), scores, self._config.reward, self._config.mix_weights)
+            scored.append(ScoredGroup(group=group, results=tuple(rewards)))
+        return _something_earned(scored)
 
-    def _merge(self, group: RolloutGroup, tests: Future[list[RewardResult]], scores: list[float | None]) -> ScoredGroup:
-        results = combine(tests.result(), scores, self._config.reward, self._config.mix_weights)
-        return ScoredGroup(group=group, results=tuple(results))
+    def judge(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+        """Every group with its verdicts by the tests alone, whatever the run trains on: for evaluation and labels."""
+        tests = [self._threads.submit(self._by_tests, group) for group in groups]
+        scored = [ScoredGroup(group=g, results=tuple(t.result())) for g, t in zip(groups, tests, strict=True)]
+        return _something_earned(scored)
 
     def _by_tests(self, group: RolloutGroup) -> list[RewardResult]:
         """A worker that dies is tried once more on another one; then the samples are masked, not zeroed."""
@@ -80,3 +85,12 @@ class RewardPool:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._rm_thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _something_earned(scored: list[ScoredGroup]) -> list[ScoredGroup]:
+    """A call in which the harness failed on everything is no data: it stops the run, with the first reason."""
+    results = [result for group in scored for result in group.results]
+    if results and all(result.verdict is Verdict.INFRA for result in results):
+        detail = next((result.detail for result in results if result.detail), "no detail given")
+        raise InfraFailure(f"the reward harness failed on all of {len(results)} completions: {detail}")
+    return scored

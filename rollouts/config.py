@@ -13,21 +13,23 @@ class EngineConfig(Section):
     """The vLLM engines. The defaults are those of a small model on a CPU."""
 
     kind: Literal["vllm", "fake"] = "vllm"
-    engines: int = Field(1, ge=1, description="rollout actors; tasks are dealt out among them")
+    engines: int = Field(default=1, ge=1, description="rollout actors; tasks are dealt out among them")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    max_num_seqs: int = Field(128, ge=1, description="sequences decoded at once by one engine")
-    kv_cache_gib: float = Field(1.0, gt=0, description="CPU only: memory set aside for the KV cache")
-    gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="CUDA only")
+    max_num_seqs: int = Field(default=128, ge=1, description="sequences decoded at once by one engine")
+    kv_cache_gib: float = Field(default=1.0, gt=0, description="CPU only: memory set aside for the KV cache")
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1, description="CUDA only")
     enforce_eager: bool = True
-    threads: int | None = Field(None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset"
+    )
 
 
 class SamplingConfig(Section):
     """How completions are drawn in training. Evaluation has its own section."""
 
-    temperature: float = Field(1.0, gt=0)
-    max_prompt_tokens: int = Field(512, ge=1, description="longer prompts are left out, and counted")
-    max_completion_tokens: int = Field(1024, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    max_prompt_tokens: int = Field(default=512, ge=1, description="longer prompts are left out, and counted")
+    max_completion_tokens: int = Field(default=1024, ge=1)
 
 
 class ProofConfig(Section):
@@ -40,9 +42,9 @@ class ProofConfig(Section):
     break a near-tie the other way and then differ visibly on that one token.
     """
 
-    tensor_rtol: float | None = Field(None, gt=0)
-    logprob_atol: float = Field(1e-3, gt=0)
-    flips_allowed: float = Field(0.1, ge=0, lt=0.5)
+    tensor_rtol: float | None = Field(default=None, gt=0)
+    logprob_atol: float = Field(default=1e-3, gt=0)
+    flips_allowed: float = Field(default=0.1, ge=0, lt=0.5)
 
 
 class RolloutConfig(Section):
@@ -56,7 +58,7 @@ class TaskFile(Section):
 
     path: str
     format: Literal["assay", "mbpp"] = "assay"
-    limit: int | None = Field(None, ge=1, description="only the first so many")
+    limit: int | None = Field(default=None, ge=1, description="only the first so many")
 
 
 class TasksConfig(Section):
@@ -67,7 +69,7 @@ class TasksConfig(Section):
     train: TaskFile | None = None
     heldout: TaskFile | None = None
     check: Literal["all", "sample", "none"] = Field(
-        "sample", description="run reference solutions before training: every one, 64 of them, or none"
+        default="sample", description="run reference solutions before training: every one, 64 of them, or none"
     )
 
     @model_validator(mode="after")

@@ -24,13 +24,13 @@ class RunConfig(Section):
     """A run: its folder and seed, and the sections of the stages it has."""
 
     run_dir: str = Field(description="everything the run leaves behind")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     policy: PolicyConfig
     tasks: TasksConfig
     sft: SFTConfig | None = None
     preferences: PreferencesConfig | None = None
     reward_model: RewardModelConfig | None = None
-    reward_model_path: str | None = Field(None, description="a reward model that exists already")
+    reward_model_path: str | None = Field(default=None, description="a reward model that exists already")
     rollouts: RolloutConfig = RolloutConfig()
     rewards: RewardsConfig = RewardsConfig()
     grpo: GRPOConfig | None = None

@@ -118,7 +118,7 @@ def _sample_preferences(run: Run, fleet: Fleet, config: Any, folder: Path) -> No
         samples=config.samples_per_prompt,
         seed=run.config.seed + 17,
     )
-    scored = fleet.rewards.score(fleet.rollouts.generate(tasks, drawing))
+    scored = fleet.rewards.judge(fleet.rollouts.generate(tasks, drawing))
     with writing(folder, {"kind": "preferences"}) as partial:
         SampleRecorder(partial).write(
             0, scored, [[None] * len(g.results) for g in scored], [g.group.task.messages[-1].content for g in scored]
