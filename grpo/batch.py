@@ -102,8 +102,8 @@ def _counts(scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[float |
 
 
 def _is_flat(advantages_G: Sequence[float | None]) -> bool:
-    """No gradient from the rewards: all advantages are zero or missing."""
-    return not any(advantages_G)
+    """No gradient from the rewards: there are advantages, and all are zero."""
+    return any(a is not None for a in advantages_G) and not any(advantages_G)
 
 
 def _first_detail(scored: Sequence[ScoredGroup]) -> str:

@@ -27,6 +27,8 @@ from rollouts.config import RolloutConfig
 from rollouts.engine import Engine
 from rollouts.pool import RolloutPool
 
+SLOTS = 1024
+
 
 class EngineActor:
     """Holds one vLLM engine."""
@@ -97,6 +99,13 @@ class Proxy:
             except RayActorError as error:
                 raise InfraFailure(f"{self._name} died during {method}: {_first_line(error)}") from None
 
+    def wait_ready(self) -> None:
+        """Wait until the object inside is made. Raises EnvironmentProblem with the cause where it could not be."""
+        try:
+            ray.get(self._actor.__ray_ready__.remote())
+        except RayActorError as error:
+            raise EnvironmentProblem(f"{self._name} could not start: {_last_line(error)}") from None
+
     def close(self) -> None:
         ray.kill(self._actor, no_restart=True)
 
@@ -114,7 +123,7 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         local = {
-            "num_cpus": max(8, os.cpu_count() or 1),  # slots, not cores: on one machine the parts take turns
+            "num_cpus": SLOTS,  # not cores: on one machine the parts take turns, so none may wait for a slot
             "object_store_memory": int(self._config.object_store_gib * 2**30),
             "include_dashboard": False,
         }
@@ -149,6 +158,7 @@ class Cluster:
         engines: list[Engine] = [
             self._start(EngineActor, f"rollouts/{i}", options, *arguments) for i in range(config.engine.engines)
         ]
+        self._wait_ready()
         return RolloutPool(engines, tokenizer, config.proof)
 
     def rewards(self, config: RewardsConfig, reward_model: str | Path | None = None) -> RewardPool:
@@ -157,12 +167,19 @@ class Cluster:
             self._start(RewardActor, f"rewards/{i}", {"num_cpus": 1, "max_restarts": -1}, config)
             for i in range(config.workers)
         ]
+        self._wait_ready()
         return RewardPool(workers, config, self.reward_model(reward_model) if reward_model else None)
 
     def reward_model(self, folder: str | Path) -> Any:
-        return self._start(
+        proxy = self._start(
             RewardModelActor, "reward-model", {"num_cpus": 1, "max_restarts": -1}, str(Path(folder).resolve())
         )
+        proxy.wait_ready()
+        return proxy
+
+    def _wait_ready(self) -> None:
+        for proxy in self._proxies:
+            proxy.wait_ready()
 
     def _start(self, cls: type, name: str, options: dict[str, Any], *args: Any) -> Any:
         proxy = Proxy(name, ray.remote(cls).options(**options).remote(*args), self._config.stall_report_s)
@@ -188,6 +205,12 @@ def _engine_env(config: RolloutConfig) -> dict[str, str]:
     if preload:
         env["LD_PRELOAD"] = ":".join(preload)
     return env
+
+
+def _last_line(error: BaseException) -> str:
+    """The cause at the end of a traceback that Ray hands over as text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:

@@ -94,10 +94,10 @@ def run(
             with timer.phase("eval"):
                 metrics |= parts.evaluate(done)
         record.samples(done, scored, advantages)
-        if done % config.checkpoint_every == 0 or done == config.steps:
-            with timer.phase("checkpoint"):
-                record.checkpoint(done, parts.tasks.cursor)
         record.metrics(done, metrics, timer)
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            with timer.phase("checkpoint"):  # last: what is recorded beyond a checkpoint is taken back on resume
+                record.checkpoint(done, parts.tasks.cursor)
     return config.steps
 
 

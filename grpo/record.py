@@ -10,7 +10,6 @@ from statistics import fmean, pstdev
 from typing import Protocol
 
 from assay.checkpoint import latest_valid, read_marker, writing_step
-from assay.errors import CheckpointError
 from assay.metrics import MetricsLog, Timer, time_table
 from assay.types import FinishReason, ScoredGroup, Verdict
 from rollouts.recorder import SampleRecorder
@@ -55,17 +54,18 @@ class RunRecord:
             self._save(folder)
         self.last = (step, cursor)
 
-    def resume(self) -> tuple[Path, int, int]:
-        """The newest valid checkpoint, its step and task cursor; what was recorded after it is taken back."""
+    def resume(self) -> tuple[Path | None, int, int]:
+        """The newest valid checkpoint, its step and task cursor; what was recorded after it is taken back.
+
+        A run that died before its first checkpoint starts again: no folder, step 0, cursor 0.
+        """
         folder = latest_valid(self.folder / "checkpoints")
-        if folder is None:
-            raise CheckpointError(f"{self.folder}: holds no finished checkpoint to resume from; start the run anew")
-        facts = read_marker(folder)
-        step = int(facts["step"])
+        facts = read_marker(folder) if folder is not None else {"step": 0, "cursor": 0}
+        step, cursor = int(facts["step"]), int(facts["cursor"])
         self._log.truncate_after(step)
         self._samples.remove_after(step)
-        self.last = (step, int(facts["cursor"]))
-        return folder, step, int(facts["cursor"])
+        self.last = (step, cursor) if folder is not None else None
+        return folder, step, cursor
 
     def close(self) -> None:
         self._log.close()

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from assay.checkpoint import load_state, save_state
-from assay.errors import CheckpointError, TrainingDiverged
+from assay.errors import CheckpointError, ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
@@ -59,6 +59,11 @@ class PolicyTrainer:
         self.config, self.temperature, self.pad_id = config, temperature, pad_id
         self.version = 0
         self.accelerator = Accelerator(gradient_accumulation_steps=1)
+        if dtype != "float32":
+            raise ConfigError(
+                f"policy.dtype={dtype}: the trainer updates the weights it holds, and in 16 bits an update of 1e-6 rounds "
+                f"to nothing; train in float32 (the engine's dtype is rollouts.engine.dtype)"
+            )
         model = load_policy(policy, dtype)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()

@@ -6,15 +6,18 @@ makes the reward the run asked for and keeps every part. Workers may be objects 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Protocol
 
 from assay.errors import InfraFailure
-from assay.types import RewardResult, RolloutGroup, ScoredGroup, Verdict
+from assay.types import FinishReason, RewardResult, RolloutGroup, ScoredGroup, Verdict
 from rewards.config import RewardsConfig
 from rewards.mix import combine
+
+RESTART_S = 2.0
 
 
 class GroupScorer(Protocol):
@@ -30,7 +33,7 @@ class CompletionScorer(Protocol):
 
 
 class RewardPool:
-    """`score` over a fixed list of workers; a worker that fails is asked for nothing more in that call."""
+    """`score` and `judge` over a fixed list of workers."""
 
     def __init__(
         self, workers: Sequence[GroupScorer], config: RewardsConfig, reward_model: CompletionScorer | None = None
@@ -59,14 +62,18 @@ class RewardPool:
         return _something_earned(scored)
 
     def _by_tests(self, group: RolloutGroup) -> list[RewardResult]:
-        """A worker that dies is tried once more on another one; then the samples are masked, not zeroed."""
+        """Tried once more where the worker died; then the samples are masked, not zeroed.
+
+        A worker that failed stays out for a moment: while it restarts it would fail one group after the other.
+        """
         detail = ""
         for _ in range(2):
             worker = self._idle.get()
             try:
-                return worker.score_group(group)
+                return _given_up(group, worker.score_group(group))
             except InfraFailure as failure:
                 detail = str(failure)
+                time.sleep(RESTART_S)
             finally:
                 self._idle.put(worker)
         return [RewardResult(verdict=Verdict.INFRA, reward=None, detail=detail) for _ in group.completions]
@@ -85,6 +92,15 @@ class RewardPool:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._rm_thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _given_up(group: RolloutGroup, results: list[RewardResult]) -> list[RewardResult]:
+    """A completion the engine gave up is the engine's failure, whatever its stump was judged to be."""
+    aborted = RewardResult(verdict=Verdict.INFRA, reward=None, detail="the engine gave the completion up")
+    return [
+        aborted if completion.finish_reason is FinishReason.ABORT else result
+        for completion, result in zip(group.completions, results, strict=True)
+    ]
 
 
 def _something_earned(scored: list[ScoredGroup]) -> list[ScoredGroup]:

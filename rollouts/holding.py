@@ -37,11 +37,15 @@ class Inquiry:
 
     state: State
     generator: torch.Generator
+    device: torch.device
     used: set[str] = field(default_factory=set)
 
     def take(self, name: str) -> torch.Tensor:
+        """A tensor that was sent, on the engine's device. Raises WeightMismatch where there is none of that name."""
+        if name not in self.state:
+            raise WeightMismatch(f"the engine asks for {name}, and nothing of that name was sent")
         self.used.add(name)
-        return self.state[name]
+        return self.state[name].to(self.device)
 
     def inputs(self, rows: int, width: int, like: torch.Tensor) -> torch.Tensor:
         """Random inputs [rows, width], equal on both sides because the seed is."""
@@ -50,7 +54,7 @@ class Inquiry:
 
 def check_holding(model: torch.nn.Module, state: State, rtol: float, seed: int) -> tuple[int, float]:
     """Ask every module. Returns (modules asked, worst relative error); raises WeightMismatch naming what differs."""
-    inquiry = Inquiry(state, torch.Generator().manual_seed(seed))
+    inquiry = Inquiry(state, torch.Generator().manual_seed(seed), next(model.parameters()).device)
     answers: dict[str, float] = {}
     with torch.inference_mode():
         for name, module in model.named_modules():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from assay.chat import completion_text, encode_prompt
 from assay.errors import DataError, WeightMismatch
-from assay.types import Completion, RolloutGroup, Task
+from assay.types import Completion, Message, RolloutGroup, Task
 from rollouts.config import ProofConfig
 from rollouts.engine import Engine, Sampling
 from rollouts.weights import Probe, SyncReport, WeightBundle, compare_probe
@@ -28,13 +28,16 @@ class RolloutPool:
     def __init__(self, engines: Sequence[Engine], tokenizer: PreTrainedTokenizerBase, proof: ProofConfig) -> None:
         self._engines, self._tokenizer, self._proof = list(engines), tokenizer, proof
         self._threads = ThreadPoolExecutor(max_workers=len(self._engines), thread_name_prefix="rollout")
-        self._prompts: dict[str, tuple[int, ...]] = {}
+        self._prompts: dict[tuple[Message, ...], tuple[int, ...]] = {}
 
     def prompt_ids(self, task: Task) -> tuple[int, ...]:
         """Token ids [P] of a task's prompt."""
-        if task.id not in self._prompts:
-            self._prompts[task.id] = tuple(encode_prompt(self._tokenizer, task.messages))
-        return self._prompts[task.id]
+        if task.messages not in self._prompts:
+            try:
+                self._prompts[task.messages] = tuple(encode_prompt(self._tokenizer, task.messages))
+            except DataError as error:
+                raise DataError(f"task {task.id!r}: {error}") from None
+        return self._prompts[task.messages]
 
     def within(self, tasks: Sequence[Task], max_prompt_tokens: int) -> tuple[list[Task], int]:
         """The tasks whose prompt fits, and how many do not. Raises DataError where none does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def read_tasks(file: TaskFile) -> list[Task]:
             raise DataError(f"{where}: no field {error.args[0]!r}, which format {file.format!r} needs") from None
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{where}: {error}") from None
+        task = _anchored(task, Path(file.path).parent)
         if task.id in seen:
             raise DataError(f"{where}: task id {task.id!r} stands at line {seen[task.id]} already")
         if not task.answer.get("tests", True):
@@ -38,6 +40,14 @@ def read_tasks(file: TaskFile) -> list[Task]:
     if not tasks:
         raise DataError(f"{file.path}: holds no tasks")
     return tasks
+
+
+def _anchored(task: Task, folder: Path) -> Task:
+    """A reward function named by a relative path lies beside the task file: workers run in another directory."""
+    name = task.answer.get("function") if task.verifier == "custom" else None
+    if not isinstance(name, str) or Path(name).expanduser().is_absolute():
+        return task
+    return replace(task, answer={**task.answer, "function": str((folder / name).resolve())})
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:

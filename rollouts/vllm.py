@@ -57,6 +57,7 @@ class VLLMEngine:
                 max_num_seqs=config.max_num_seqs,
                 max_num_batched_tokens=max(8192, max_model_len),
                 logprobs_mode="processed_logprobs",  # at the sampling temperature, as the trainer computes them
+                enable_prefix_caching=False,  # cached keys and values would outlive the weights they came from
                 disable_log_stats=True,
                 seed=0,
                 **options,
@@ -140,7 +141,7 @@ class VLLMEngine:
 def _environment(config: EngineConfig) -> None:
     """What vLLM reads while it is imported. In-process: a second process costs 30 s of start and most of the speed."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_cache_gib)))
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")

@@ -44,7 +44,7 @@ class Run:
         """Make the folder, or take up an existing one made from the same settings. Raises ConfigError otherwise."""
         run = cls(config)
         kept = run.folder / "config.yaml"
-        if kept.exists():
+        if kept.exists() and run.lineage.artifacts:
             changed = _differences(configs.read_tree(kept), json.loads(config.model_dump_json()))
             if changed:
                 raise ConfigError(
@@ -109,12 +109,25 @@ class Run:
     def data_row(self, split: str) -> Mapping[str, Any]:
         return data_entry(self._file(split).path)
 
+    def _still_holds(self, name: str, lineage: Mapping[str, Any]) -> None:
+        """A finished stage counts only for the data and the parents it was made from. Raises ConfigError."""
+        entry = self.lineage.artifacts[name]
+        if _marks(entry["data"]) != _marks(lineage.get("data", ())):
+            raise ConfigError(f"{self.folder}: the data of {name!r} changed since it was made; choose another run_dir")
+        for parent in lineage.get("parents", ()):
+            made = self.lineage.artifacts.get(parent)
+            if made is None or made["finished"] > entry["finished"]:
+                raise ConfigError(
+                    f"{self.folder}: {name!r} is older than the {parent!r} it should come from; choose another run_dir"
+                )
+
     # -- stages -------------------------------------------------------------------------------------------------
 
     @contextmanager
     def stage(self, name: str, folder: Path, **lineage: Any) -> Iterator[bool]:
         """Run a stage unless its folder is complete; record its lineage afterwards. Yields whether to run it."""
         if is_complete(folder) and name in self.lineage.artifacts:
+            self._still_holds(name, lineage)
             say(f"{name}: done already, {folder}")
             yield False
             return
@@ -123,6 +136,10 @@ class Run:
         yield True
         self.lineage.record(name, path=folder, started=started, seed=self.config.seed, **lineage)
         say(f"{name}: done in {time() - started:.0f} s")
+
+
+def _marks(rows: Any) -> list[Any]:
+    return sorted(row["sha256"] for row in rows)
 
 
 def _load_generator(path: str) -> Any:

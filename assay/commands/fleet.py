@@ -44,7 +44,8 @@ class Fleet:
                 policy,
                 config.rollouts,
                 self.tokenizer,
-                max_model_len=sampling.max_prompt_tokens + sampling.max_completion_tokens,
+                max_model_len=sampling.max_prompt_tokens
+                + max(sampling.max_completion_tokens, config.eval.max_completion_tokens or 0),
             )
             self.rewards: RewardPool = self._cluster.rewards(config.rewards)
         except BaseException:

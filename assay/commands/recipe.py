@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from assay import config as configs
-from assay.checkpoint import latest_valid
 from assay.commands import stages
 from assay.commands.context import Run, say
 from assay.commands.fleet import fleet
@@ -26,7 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
         results = [stages.evaluation(run, machines, "base", base), stages.evaluation(run, machines, "sft", tuned)]
         rows = stages.preferences(run, machines)
         machines.use_reward_model(stages.reward_model(run, rows))
-        resume = latest_valid(run.folder / "grpo" / "checkpoints") is not None
+        resume = (run.folder / "grpo" / "metrics.jsonl").is_file()
         trained = stages.grpo(run, machines, tuned, "sft", resume=resume)
         results.append(stages.evaluation(run, machines, "grpo", trained))
     report = write_report(run.folder)

@@ -52,8 +52,14 @@ def check_tasks(run: Run) -> None:
     """Reference solutions must pass and an empty answer must fail, before anything is trained on the tasks."""
     from rewards.check_tasks import check_tasks as check
 
-    check_answers(run.train_tasks)
-    tasks = [task for task in run.train_tasks if task.reference is not None]
+    heldout = run.heldout_tasks if run.has_heldout() else []
+    shared = {task.messages for task in run.train_tasks} & {task.messages for task in heldout}
+    if shared:
+        raise DataError(
+            f"{len(shared)} held-out prompts stand among the training prompts too; remove them from one side"
+        )
+    check_answers([*run.train_tasks, *heldout])
+    tasks = [task for task in (*run.train_tasks, *heldout) if task.reference is not None]
     if run.config.tasks.check == "sample":
         tasks = random.Random(run.config.seed).sample(tasks, min(64, len(tasks)))
     if run.config.tasks.check == "none" or not tasks:
@@ -140,10 +146,10 @@ def _preference(group: Any, completion: Any, passed: bool | None) -> Mapping[str
     }
 
 
-def evaluation(run: Run, fleet: Fleet, name: str, policy: Path | str) -> EvalResult:
-    """pass@1 of one policy on the held-out tasks, written to RUN/eval/NAME.json."""
+def evaluation(run: Run, fleet: Fleet, name: str, policy: Path | str, *, again: bool = False) -> EvalResult:
+    """pass@1 of one policy on the held-out tasks, written to RUN/eval/NAME.json; kept if there, unless `again`."""
     path = run.folder / "eval" / f"{name}.json"
-    if path.is_file():
+    if path.is_file() and not again:
         return EvalResult.read(path)
     fleet.hold(policy)
     config, sampling = run.config, run.config.rollouts.sampling
@@ -183,12 +189,18 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
     if left_out:
         say(f"tasks: {left_out} of {len(tasks) + left_out} left out, their prompts are longer than "
             f"max_prompt_tokens={sampling.max_prompt_tokens}")  # fmt: skip
-    record = RunRecord(out, config.steps, keep_last=config.keep_last, save=trainer.save)
+
+    def save(folder: Path) -> None:
+        trainer.save(folder)
+        fleet.tokenizer.save_pretrained(str(folder / "model"))
+
+    record = RunRecord(out, config.steps, keep_last=config.keep_last, save=save)
     first, cursor = 0, 0
     if resume:
         checkpoint, first, cursor = record.resume()
-        trainer.restore(checkpoint)
-        say(f"grpo: resumed from {checkpoint}, {first} of {config.steps} steps done")
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
+        say(f"grpo: resumed from {checkpoint or start}, {first} of {config.steps} steps done")
     parts = loop.Parts(
         tasks=TaskStream(tasks, run.config.seed, cursor),
         rollouts=fleet.rollouts,

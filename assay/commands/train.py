@@ -16,6 +16,8 @@ from assay.report import write_report
 
 def main(arguments: argparse.Namespace) -> int:
     if arguments.command == "grpo" and arguments.resume is not None:
+        if arguments.config is not None or arguments.overrides:
+            raise ConfigError("--resume takes the run's own settings; give neither CONFIG nor key.sub=value with it")
         return _grpo(Run.reopen(arguments.resume), resume=True)
     if arguments.config is None:
         raise ConfigError("name a CONFIG, or a run to take up with --resume RUN")
@@ -78,7 +80,8 @@ def _eval(run: Run, policy: str | None) -> int:
     if chosen is None:
         raise ConfigError("name the checkpoint with --policy FOLDER, or set policy.path")
     with fleet(run.config, chosen) as machines:
-        result = stages.evaluation(run, machines, Path(chosen).name, chosen)
+        name = "-".join(Path(chosen).parts[-2:]).strip("/")
+        result = stages.evaluation(run, machines, name, chosen, again=True)
     print(f"greedy {result.greedy}, sampled {result.sampled}")
     return 0
 

@@ -3,7 +3,7 @@
 Stops: seeing or changing anything of the machine but read-only tool-chains; the network; other processes; more
 processor time, memory, processes, output or disk than the limits; privileges (no set-uid, no capabilities, no new
 user namespace); anything that would outlive the run.
-Does not stop: an exploit of the kernel itself (there is no system-call filter yet); learning the machine's CPU
+Does not stop: an exploit of the kernel itself (the system-call filter is a deny-list); learning the machine's CPU
 model, kernel version and time. Memory is limited per process by the kernel and for the whole box by the watcher,
 which looks every 50 ms, until cgroups come.
 

@@ -48,6 +48,8 @@ def test_zero_variance_groups_stay_for_the_kl_or_go():
 def test_nothing_but_infra_stops_with_the_reason():
     with pytest.raises(InfraFailure, match="none of 1 groups earned a reward.*box died"):
         build([make_scored([None, None], [2, 2])])
+    with pytest.raises(InfraFailure, match="earned a reward"):
+        build([make_scored([None, None], [2, 2])], drop_zero_variance_groups=True)
 
 
 def test_a_reward_that_is_no_number_stops_the_run():

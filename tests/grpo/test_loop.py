@@ -81,7 +81,8 @@ def start(folder: Path, *, resume: bool = False, stop_after: int | None = None, 
     first, cursor = 0, 0
     if resume:
         checkpoint, first, cursor = record.resume()
-        trainer.restore(checkpoint)
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
     parts = loop.Parts(
         tasks=TaskStream(TASKS, 0, cursor),
         rollouts=rollouts,
@@ -110,7 +111,7 @@ def test_every_prompt_is_taken_once_per_epoch_and_every_step_is_recorded(tmp_pat
     assert len(list((tmp_path / "samples").glob("*.parquet"))) == 6
 
 
-@pytest.mark.parametrize("killed_after", [2, 3, 5])
+@pytest.mark.parametrize("killed_after", [1, 2, 3, 5])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, killed_after: int):
     """The process dies between checkpoints: steps after the last one are done again, to the same result."""
     _, straight, all_rollouts = start(tmp_path / "straight")
@@ -124,11 +125,6 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, killed_after: i
         for r in (rows(tmp_path / "straight"), rows(tmp_path / "cut"))
     ]
     assert timeless[0] == timeless[1]
-
-
-def test_no_checkpoint_to_resume_from_is_one_line(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="no finished checkpoint"):
-        start(tmp_path, resume=True)
 
 
 def test_a_disagreement_about_sampled_tokens_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
