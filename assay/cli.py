@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = importlib.import_module(f"assay.commands.{module}").main(arguments)
     except AssayError as error:
         print(f"assay {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"assay {arguments.command}: the disk is full ({error}); free space and go on", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"assay {arguments.command}: interrupted", file=sys.stderr)

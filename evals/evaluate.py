@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from assay.progress import progress
 from assay.types import RolloutGroup, ScoredGroup, Task
 from evals.config import EvalConfig
 from evals.passk import EvalResult, Sample
 from rollouts.engine import Sampling
+
+
+CHUNK = 256  #: tasks generated and judged at once: enough to fill an engine, few enough to show progress
 
 
 class Rollouts(Protocol):
@@ -34,10 +39,14 @@ def evaluate(
     longest = config.max_completion_tokens or max_completion_tokens
     greedy = Sampling(temperature=0.0, max_tokens=longest, samples=1, seed=seed)
     sampled = Sampling(temperature=config.temperature, max_tokens=longest, samples=config.samples, seed=seed)
-    samples = {mode: _samples(tasks, rollouts, rewards, draw) for mode, draw in (("g", greedy), ("s", sampled))}
-    return EvalResult.of(name, greedy=samples["g"], sampled=samples["s"])
-
-
-def _samples(tasks: Sequence[Task], rollouts: Rollouts, rewards: Rewards, sampling: Sampling) -> list[Sample]:
-    scored = rewards.judge(rollouts.generate(tasks, sampling))
-    return [Sample(g.group.task.id, g.group.task.source, r.verdict) for g in scored for r in g.results]
+    samples: dict[str, list[Sample]] = {"greedy": [], "sampled": []}
+    with progress(2 * len(tasks), f"evaluating {name}") as bar:
+        for mode, sampling in (("greedy", greedy), ("sampled", sampled)):
+            for first in range(0, len(tasks), CHUNK):
+                chunk = tasks[first : first + CHUNK]
+                scored = rewards.judge(rollouts.generate(chunk, replace(sampling, seed=sampling.seed + first)))
+                samples[mode] += [
+                    Sample(g.group.task.id, g.group.task.source, r.verdict) for g in scored for r in g.results
+                ]
+                bar.advance(len(chunk))
+    return EvalResult.of(name, greedy=samples["greedy"], sampled=samples["sampled"])

@@ -61,8 +61,8 @@ class PolicyTrainer:
         self.accelerator = Accelerator(gradient_accumulation_steps=1)
         if dtype != "float32":
             raise ConfigError(
-                f"policy.dtype={dtype}: the trainer updates the weights it holds, and in 16 bits an update of 1e-6 rounds "
-                f"to nothing; train in float32 (the engine's dtype is rollouts.engine.dtype)"
+                f"policy.dtype={dtype}: the trainer updates the weights it holds, and in 16 bits an update of 1e-6 "
+                f"rounds to nothing; train in float32 (the engine's dtype is rollouts.engine.dtype)"
             )
         model = load_policy(policy, dtype)
         if config.gradient_checkpointing:

@@ -16,7 +16,7 @@ class EngineConfig(Section):
     engines: int = Field(default=1, ge=1, description="rollout actors; tasks are dealt out among them")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_num_seqs: int = Field(default=128, ge=1, description="sequences decoded at once by one engine")
-    kv_cache_gib: int = Field(default=1, ge=1, description="CPU only: memory set aside for the KV cache")
+    kv_cache_gib: int = Field(default=1, ge=1, description="CPU only: KV cache, where the sequences need so much")
     gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1, description="CUDA only")
     enforce_eager: bool = True
     threads: int | None = Field(

@@ -45,6 +45,7 @@ class VLLMEngine:
         options: dict[str, Any] = {}
         if self._on_cpu:
             options["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
+            options["num_gpu_blocks_override"] = _blocks(model, config.max_num_seqs, max_model_len)
         else:
             options["gpu_memory_utilization"] = config.gpu_memory_utilization
         with boundary(f"starting vLLM on {model}"):
@@ -147,6 +148,17 @@ def _environment(config: EngineConfig) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     if config.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(config.threads)
+
+
+def _blocks(model: str, max_num_seqs: int, max_model_len: int) -> int | None:
+    """KV-cache blocks that hold every sequence at full length, where that is less than `kv_cache_gib` would take.
+
+    Known for latent attention alone, whose CPU kernel fixes blocks of 16 tokens; None leaves it to `kv_cache_gib`.
+    """
+    from transformers import AutoConfig
+
+    latent = getattr(AutoConfig.from_pretrained(model), "kv_lora_rank", None)
+    return max_num_seqs * (-(-max_model_len // 16) + 1) if latent else None
 
 
 def _forget_moe_kernels(model: Any) -> None:

@@ -14,6 +14,16 @@ from evals.passk import EvalResult
 
 
 def main(arguments: argparse.Namespace) -> int:
+    try:
+        return _recipe(arguments)
+    except KeyboardInterrupt:
+        say(
+            f"recipe: interrupted; go on with: assay recipe {arguments.config} {' '.join(arguments.overrides)}".rstrip()
+        )
+        return 130
+
+
+def _recipe(arguments: argparse.Namespace) -> int:
     config = configs.load(RunConfig, arguments.config, arguments.overrides)
     for section in ("sft", "preferences", "reward_model", "grpo"):
         config.need(section, "recipe")

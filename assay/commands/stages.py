@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from assay.lineage import data_entry
 from assay.metrics import MetricsLog
 from assay.policy import create_policy, save_policy
 from assay.progress import Progress, progress
-from assay.types import Verdict
+from assay.types import ScoredGroup, Verdict
 from evals.evaluate import evaluate
 from evals.passk import EvalResult
 from rewards.scorer import Scorer, check_answers
 from rollouts.engine import Sampling
+
+
+CHUNK = 64  #: prompts sampled and judged at once for the reward model: few enough to show progress
 
 
 def base_policy(run: Run) -> Path | str:
@@ -124,7 +128,13 @@ def _sample_preferences(run: Run, fleet: Fleet, config: Any, folder: Path) -> No
         samples=config.samples_per_prompt,
         seed=run.config.seed + 17,
     )
-    scored = fleet.rewards.judge(fleet.rollouts.generate(tasks, drawing))
+    scored: list[ScoredGroup] = []
+    with progress(len(tasks), "preferences") as bar:
+        for first in range(0, len(tasks), CHUNK):
+            chunk = tasks[first : first + CHUNK]
+            drawn = replace(drawing, seed=drawing.seed + first)
+            scored += fleet.rewards.judge(fleet.rollouts.generate(chunk, drawn))
+            bar.advance(len(chunk))
     with writing(folder, {"kind": "preferences"}) as partial:
         SampleRecorder(partial).write(
             0, scored, [[None] * len(g.results) for g in scored], [g.group.task.messages[-1].content for g in scored]
