@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from assay.progress import progress
+from assay.progress import Progress, progress
 from assay.types import RolloutGroup, ScoredGroup, Task
 from evals.config import EvalConfig
 from evals.passk import EvalResult, Sample
 from rollouts.engine import Sampling
-
 
 CHUNK = 256  #: tasks generated and judged at once: enough to fill an engine, few enough to show progress
 
@@ -40,7 +39,8 @@ def evaluate(
     greedy = Sampling(temperature=0.0, max_tokens=longest, samples=1, seed=seed)
     sampled = Sampling(temperature=config.temperature, max_tokens=longest, samples=config.samples, seed=seed)
     samples: dict[str, list[Sample]] = {"greedy": [], "sampled": []}
-    with progress(2 * len(tasks), f"evaluating {name}") as bar:
+    bar: Progress[int] = progress(2 * len(tasks), f"evaluating {name}")
+    with bar:
         for mode, sampling in (("greedy", greedy), ("sampled", sampled)):
             for first in range(0, len(tasks), CHUNK):
                 chunk = tasks[first : first + CHUNK]

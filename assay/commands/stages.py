@@ -25,7 +25,6 @@ from evals.passk import EvalResult
 from rewards.scorer import Scorer, check_answers
 from rollouts.engine import Sampling
 
-
 CHUNK = 64  #: prompts sampled and judged at once for the reward model: few enough to show progress
 
 
