@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from assay.cli import COMMANDS
+from assay.lineage import Lineage
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,10 +79,18 @@ def test_a_missing_section_is_named(tmp_path: Path):
 
 
 def test_a_folder_made_with_other_settings_is_not_overwritten(tmp_path: Path):
-    assay("sft", config(tmp_path, sft={"data": "nowhere.jsonl"}))
-    result = assay("sft", config(tmp_path, sft={"data": "nowhere.jsonl", "learning_rate": 0.1}))
+    mistyped = config(tmp_path, sft={"data": "nowhere.jsonl"})
+    assert "nowhere.jsonl" in assay("sft", mistyped).stderr
+    mended = config(tmp_path, sft={"data": "elsewhere.jsonl"})  # nothing was made yet, so nothing can be mixed up
+    assert "elsewhere.jsonl" in assay("sft", mended).stderr
+    Lineage(tmp_path / "run").record("base", kind="policy", path="somewhere")
+    result = assay("sft", config(tmp_path, sft={"data": "elsewhere.jsonl", "learning_rate": 0.1}))
     assert result.returncode == 2
     assert "made with other settings (sft.learning_rate)" in result.stderr
+
+
+def test_resume_takes_no_settings(tmp_path: Path):
+    assert "takes the run's own settings" in assay("grpo", "--resume", str(tmp_path), "grpo.steps=9").stderr
 
 
 @pytest.mark.sandbox
