@@ -274,3 +274,17 @@ def test_parentheses_only_where_needed() -> None:
     assert insert("r = r * (E) % 1000", "x + 1") == "r = r * (x + 1) % 1000"
     assert insert("r = r * (E) % 1000", "x") == "r = r * x % 1000"
     assert insert("r = r - (E)", "abs(x - k)") == "r = r - abs(x - k)"
+
+
+def test_a_part_of_the_catalogue_gives_fewer_operations_and_one_wording_each(tmp_path: Path) -> None:
+    """What the demo asks for: 2,200 specifications of a third of the operations."""
+    options = {"specifications": 400, "heldout": 40, "catalogue": 0.33, "phrasings": 1, "wrong_share": 0.4}
+    summary = generate(tmp_path, seed=2, **options, misconception_share=0.2)
+    used = [name for name, row in summary["operations"].items() if row["train_specifications"]]
+    assert 30 <= len(used) <= 45
+    held = [row for row in summary["operations"].values() if row["heldout_specifications"]]
+    assert all(row["train_specifications"] for row in held)
+    assert abs(summary["wrong_share"] - 0.4) <= 0.02
+    prompts = [row["messages"][0]["content"] for row in read(tmp_path / "train.jsonl")]
+    assert not [p for p in prompts if "the total of" in p]  # the second wording of "the sum of"
+    assert [p for p in prompts if "the sum of" in p]
