@@ -32,12 +32,12 @@ def _recipe(arguments: argparse.Namespace) -> int:
     base = stages.base_policy(run)
     tuned = stages.sft(run, base)
     with fleet(config, tuned) as machines:
-        results = [stages.evaluation(run, machines, "base", base), stages.evaluation(run, machines, "sft", tuned)]
         rows = stages.preferences(run, machines)
         machines.use_reward_model(stages.reward_model(run, rows))
         resume = (run.folder / "grpo" / "metrics.jsonl").is_file()
         trained = stages.grpo(run, machines, tuned, "sft", resume=resume)
-        results.append(stages.evaluation(run, machines, "grpo", trained))
+        policies = {"base": base, "sft": tuned, "grpo": trained}
+        results = [stages.evaluation(run, machines, name, policy) for name, policy in policies.items()]
     report = write_report(run.folder)
     print(summary(results))
     say(f"report: {report}")
