@@ -260,7 +260,7 @@ def _reward_model(run: _Run) -> str:
         ("Accuracy", ("accuracy",), percent, "completions on the right side of 0.5"),
         ("AUC", ("auc", "roc_auc"), compact, "a passing one scores above a failing one; 0.5 is chance"),
         ("Calibration error", ("ece", "calibration_error"), compact, "mean gap between score and pass rate"),
-        ("Held-out completions", ("n", "rows", "count"), compact, "with a verdict from the tests"),
+        ("Held-out completions", ("n", "rows", "count", "samples"), compact, "with a verdict from the tests"),
     )  # fmt: skip
     stats = ""
     for label, keys, form, meaning in wanted:

@@ -105,9 +105,7 @@ class PolicyTrainer:
         self.version += 1
         return metrics
 
-    def _backward(
-        self, m: PackedBatch, reference: Tensor | None, old: Tensor | None, batch: TrainBatch, sums: Sums
-    ) -> None:
+    def _backward(self, m: PackedBatch, reference: Tensor, old: Tensor | None, batch: TrainBatch, sums: Sums) -> None:
         config = self.config
         logprobs, entropy = completion_logprobs(self.model, m, self.temperature, with_entropy=True)
         segments = m.target_segments()
@@ -117,8 +115,7 @@ class PolicyTrainer:
         prior = logprobs.detach() if old is None else old
         policy, clipped = clipped_surrogate(logprobs, prior, advantages, *config.clip)
         loss = (weights * policy).sum()
-        kl = torch.zeros_like(logprobs) if reference is None else KL[config.kl.estimator](logprobs, reference)
-        penalty = config.kl.coef * (weights * kl).sum()
+        penalty = config.kl.coef * (weights * KL[config.kl.estimator](logprobs, reference)).sum()
         total = loss + penalty
         if not torch.isfinite(total):
             self.optimizer.zero_grad()
@@ -132,7 +129,7 @@ class PolicyTrainer:
             sums.add(
                 policy=loss,
                 penalty=penalty,
-                kl=0.0 if reference is None else k3(logprobs, reference).sum(),
+                kl=k3(logprobs, reference).sum(),
                 entropy=0.0 if entropy is None else entropy.sum(),
                 clipped=clipped.sum(),
                 mismatch=k3(engine, prior).sum(),
@@ -184,7 +181,7 @@ class PolicyTrainer:
         }
 
     @torch.no_grad()
-    def _reference_logprobs(self, m: PackedBatch) -> Tensor | None:
+    def _reference_logprobs(self, m: PackedBatch) -> Tensor:
         return completion_logprobs(self.reference, m, self.temperature)[0]
 
     @torch.no_grad()

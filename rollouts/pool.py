@@ -84,6 +84,5 @@ class RolloutPool:
         return reports, max(differences)
 
     def close(self) -> None:
+        """End the threads; the engines belong to whoever started them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for engine in self._engines:
-            engine.close()

@@ -71,6 +71,10 @@ class Fleet:
         return {"weights/probe_max_abs": difference}
 
     def close(self) -> None:
+        """End the threads, the actors and a cluster of our own."""
+        for pool in (getattr(self, "rollouts", None), getattr(self, "rewards", None)):
+            if pool is not None:
+                pool.close()
         self._cluster.__exit__()
 
 

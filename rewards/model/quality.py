@@ -32,12 +32,20 @@ def calibration_error(scores: Sequence[float], passed: Sequence[bool], bins: int
     """Expected calibration error: sum over equal-width bins of n_b / n |mean score - share passed| (1706.04599)."""
     if not scores:
         return None
-    cells: list[list[float]] = [[0.0, 0.0] for _ in range(bins)]
+    table = calibration_bins(scores, passed, bins)
+    return sum(row["n"] * abs(row["predicted"] - row["observed"]) for row in table) / len(scores)
+
+
+def calibration_bins(scores: Sequence[float], passed: Sequence[bool], bins: int = 10) -> list[dict[str, float]]:
+    """Per equal-width bin that holds any: mean score, share passed, count. What a reliability diagram draws."""
+    cells: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
     for score, good in zip(scores, passed, strict=True):
-        cell = cells[min(bins - 1, int(score * bins))]
-        cell[0] += score
-        cell[1] += good
-    return sum(abs(total - good) for total, good in cells) / len(scores)
+        cells[min(bins - 1, int(score * bins))].append((score, good))
+    return [
+        {"predicted": sum(s for s, _ in c) / len(c), "observed": sum(g for _, g in c) / len(c), "n": len(c)}
+        for c in cells
+        if c
+    ]
 
 
 def pair_accuracy(scores: Sequence[float], passed: Sequence[bool], tasks: Sequence[str]) -> float | None:

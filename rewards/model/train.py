@@ -23,7 +23,7 @@ from rewards.model.config import RewardModelConfig
 from rewards.model.data import Sample, split_by_task, usable
 from rewards.model.losses import LOSSES
 from rewards.model.network import RewardModel
-from rewards.model.quality import report
+from rewards.model.quality import calibration_bins, report
 
 Log = Callable[[dict[str, float]], None]
 
@@ -115,6 +115,7 @@ def measure(scores: Sequence[float], held: Sequence[Sample]) -> dict[str, Any]:
     return {
         "base_rate": whole.pop("base_rate"),
         **{f"heldout_{k}": v for k, v in whole.items()},
+        "heldout_bins": calibration_bins(scores, [passed(s) for s in held]),
         "by_source": by_source,
     }
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.model.quality import accuracy, auc, calibration_error, pair_accuracy, report
+from rewards.model.quality import accuracy, auc, calibration_bins, calibration_error, pair_accuracy, report
 
 
 def test_by_hand() -> None:
@@ -39,3 +39,13 @@ def test_auc_is_the_share_of_pairs_in_order(samples: list[tuple[float, bool]]) -
     scores, passed = [s for s, _ in samples], [p for _, p in samples]
     pairs = [(a > b) + 0.5 * (a == b) for a, p in samples if p for b, q in samples if not q]
     assert auc(scores, passed) == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+
+
+def test_calibration_bins_are_the_reliability_diagram():
+    # bins of a tenth: 0.05 and 0.09 fall into the first, 0.92 and 1.0 into the last
+    rows = calibration_bins([0.05, 0.09, 0.92, 1.0], [False, True, True, True])
+    assert [row["n"] for row in rows] == [2, 2]
+    assert [row["predicted"] for row in rows] == pytest.approx([0.07, 0.96])
+    assert [row["observed"] for row in rows] == pytest.approx([0.5, 1.0])
+    # (2 * |0.07 - 0.5| + 2 * |0.96 - 1|) / 4 = 0.235
+    assert calibration_error([0.05, 0.09, 0.92, 1.0], [False, True, True, True]) == pytest.approx(0.235)
