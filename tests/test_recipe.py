@@ -16,6 +16,7 @@ import yaml
 
 from assay.checkpoint import is_complete, read_marker, valid_checkpoints
 from assay.lineage import Lineage
+from assay.metrics import undocumented
 from assay.policy import load_policy, load_tokenizer
 from rollouts.recorder import read_samples
 
@@ -62,7 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for line in process.stderr:
         said.append(line)
         if line.startswith("step 1/"):
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything in the foreground
             break
     said += process.stderr.readlines()
     assert process.wait(timeout=120) == 130, "".join(said[-30:])
@@ -96,6 +97,7 @@ def test_metrics_have_no_gap_and_no_double_after_the_interruption(run: Path):
     rows = [json.loads(line) for line in (run / "grpo" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     for row in rows:
+        assert undocumented(row) == []
         assert row["mismatch/k3"] < 1e-8
         assert row["weights/probe_max_abs"] < 1e-4
         assert row["verdict/INFRA"] == 0
