@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from grpo.config import ClusterConfig
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
-from rollouts.engine import Engine
 from rollouts.pool import RolloutPool
 
 SLOTS = 1024
@@ -155,19 +153,19 @@ class Cluster:
         }
         where = str(Path(model).resolve()) if Path(model).exists() else str(model)
         arguments = (where, config, max_model_len, tokenizer.eos_token_id)
-        engines: list[Engine] = [
-            self._start(EngineActor, f"rollouts/{i}", options, *arguments) for i in range(config.engine.engines)
-        ]
-        self._wait_ready()
+        engines = [self._start(EngineActor, f"rollouts/{i}", options, *arguments) for i in range(config.engine.engines)]
+        for engine in engines:
+            engine.wait_ready()
         return RolloutPool(engines, tokenizer, config.proof)
 
     def rewards(self, config: RewardsConfig, reward_model: str | Path | None = None) -> RewardPool:
         """Reward workers, and the learned reward model beside them where there is one."""
-        workers: Sequence[Any] = [
+        workers = [
             self._start(RewardActor, f"rewards/{i}", {"num_cpus": 1, "max_restarts": -1}, config)
             for i in range(config.workers)
         ]
-        self._wait_ready()
+        for worker in workers:
+            worker.wait_ready()
         return RewardPool(workers, config, self.reward_model(reward_model) if reward_model else None)
 
     def reward_model(self, folder: str | Path) -> Any:
@@ -177,11 +175,7 @@ class Cluster:
         proxy.wait_ready()
         return proxy
 
-    def _wait_ready(self) -> None:
-        for proxy in self._proxies:
-            proxy.wait_ready()
-
-    def _start(self, cls: type, name: str, options: dict[str, Any], *args: Any) -> Any:
+    def _start(self, cls: type, name: str, options: dict[str, Any], *args: Any) -> Proxy:
         proxy = Proxy(name, ray.remote(cls).options(**options).remote(*args), self._config.stall_report_s)
         self._proxies.append(proxy)
         return proxy
