@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from assay.checkpoint import latest_valid, writing_step
 from assay.errors import CheckpointError, TrainingDiverged
 from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy, load_tokenizer
 from grpo.batch import TrainBatch
@@ -178,3 +181,33 @@ def test_a_checkpoint_of_another_architecture_is_one_line(tiny_policy: Path, tmp
     trainer.save(tmp_path)
     with pytest.raises(CheckpointError, match="another architecture"):
         make_trainer(tiny_policy).restore(tmp_path)
+
+
+def test_a_write_that_fails_for_real_leaves_the_checkpoint_before_it_valid(tiny_policy: Path, tmp_path: Path):
+    """The kernel refuses to let files grow, as on a full disk; safetensors and torch.save each fail in their way."""
+    trainer = make_trainer(tiny_policy)
+    trainer.step(make_batch(trainer))
+    with writing_step(tmp_path, 1) as folder:
+        trainer.save(folder)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for limit in (20_000, 10_000_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (min(limit, weights_bytes(tmp_path) + 1000), hard))
+            with (
+                pytest.raises(CheckpointError, match="cannot be written") as caught,
+                writing_step(tmp_path, 2) as folder,
+            ):
+                trainer.save(folder)
+            assert "\n" not in str(caught.value)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert latest_valid(tmp_path) == tmp_path / "step-00000001"
+    make_trainer(tiny_policy).restore(tmp_path / "step-00000001")
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def weights_bytes(root: Path) -> int:
+    """Size of the model file: the optimizer's, twice as large, is the one that no longer fits."""
+    return (root / "step-00000001" / "model" / "model.safetensors").stat().st_size
