@@ -98,9 +98,10 @@ def _assay(row: Row) -> Task:
 
 
 def _mbpp(row: Row) -> Task:
-    """MBPP (Austin et al. 2021, arXiv 2108.07732): text, code, test_list, test_setup_code."""
-    tests = list(row["test_list"])
-    prompt = f"{row['text'].strip()} Your code should pass these tests:\n\n" + "\n".join(tests)
+    """MBPP (Austin et al. 2021, arXiv 2108.07732): text, code, test_list, test_setup_code; or prompt and test."""
+    tests = list(row["test"] if "test" in row else row["test_list"])
+    text = row["prompt"] if "prompt" in row else row["text"]
+    prompt = f"{text.strip()} Your code should pass these tests:\n\n" + "\n".join(tests)
     return Task(
         id=f"mbpp/{row['task_id']}",
         messages=(Message(role="user", content=prompt),),

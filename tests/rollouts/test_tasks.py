@@ -44,12 +44,15 @@ def test_a_missing_file_is_one_line(tmp_path: Path):
         read_tasks(TaskFile(path=str(tmp_path / "nowhere.jsonl")))
 
 
-def test_mbpp_rows_become_tasks(tmp_path: Path):
-    row = {"task_id": 2, "text": "Write f.", "code": "def f(): return 1", "test_list": ["assert f() == 1"]}
+@pytest.mark.parametrize("names", [("text", "test_list"), ("prompt", "test")])
+def test_mbpp_rows_become_tasks(tmp_path: Path, names: tuple[str, str]):
+    text, tests = names
+    row = {"task_id": 2, text: "Write f.", "code": "def f(): return 1", tests: ["assert f() == 1"]}
     file = TaskFile(path=write(tmp_path / "m.jsonl", row).path, format="mbpp")
     task = read_tasks(file)[0]
     assert task.verifier == "asserts"
     assert task.answer["tests"] == ["assert f() == 1"]
+    assert task.messages[0].content.startswith("Write f. ")
     assert "assert f() == 1" in task.messages[0].content
 
 
