@@ -81,6 +81,8 @@ class Proxy:
         return lambda *args: self._ask(method, *args)
 
     def _ask(self, method: str, *args: Any) -> Any:
+        if not ray.is_initialized():
+            raise InfraFailure(f"{self._name}: Ray was shut down before {method}")
         reference = self._actor.call.remote(method, *args)
         waited = 0.0
         while True:
@@ -105,7 +107,8 @@ class Proxy:
             raise EnvironmentProblem(f"{self._name} could not start: {_last_line(error)}") from None
 
     def close(self) -> None:
-        ray.kill(self._actor, no_restart=True)
+        if ray.is_initialized():  # after SIGTERM Ray may be gone already, and a call would start a new one
+            ray.kill(self._actor, no_restart=True)
 
 
 class Cluster:
