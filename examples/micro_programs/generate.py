@@ -143,7 +143,7 @@ def generate(
     wrong_share: float = 0.5,
     demonstrations_per_task: int = 1,
     tests_per_task: int = 6,
-    misconception_share: float = 0.25,
+    misconception_share: float = 0.5,
     catalogue: float = 1.0,
     phrasings: int = 2,
 ) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def generate(
         wrong_share: the share of demonstrations that fail a test of their task.
         demonstrations_per_task: programs written for each training task.
         tests_per_task: calls with an expected value; below 5, few compositions can be told from their mistakes.
-        misconception_share: the share of operations that the demonstrations get wrong more often than right.
+        misconception_share: the share of programs with an operation that is got wrong more often than right.
         catalogue: the share of the operations of each kind that is used at all; less is easier to learn.
         phrasings: how many wordings an operation may have, at most 2.
 
@@ -204,13 +204,17 @@ def _summary(
         uses[split].update(operation.name for operation in item.composition.operations)
     demonstrations = rows["demonstrations.jsonl"]
     right = sum(row["correct"] for row in demonstrations)
+    misconceptions = sorted(name for name, rate in rates.items() if rate > 0.5)
+    trained = [item.composition for number, item in enumerate(items) if number not in kept_out]
+    touched = sum(any(name in misconceptions for name in composition.can_go_wrong) for composition in trained)
     return {
         "train_tasks": len(rows["train.jsonl"]),
         "heldout_tasks": len(rows["heldout.jsonl"]),
         "demonstrations": len(demonstrations),
         "wrong_demonstrations": len(demonstrations) - right,
         "wrong_share": round(1 - right / max(1, len(demonstrations)), 4),
-        "misconceptions": sorted(name for name, rate in rates.items() if rate > 0.5),
+        "misconceptions": misconceptions,
+        "misconception_share": round(touched / len(trained), 4),
         "operations": {
             operation.name: {
                 "kind": operation.kind,
@@ -238,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("out_dir", type=Path, metavar="OUT")
     for name, kind, default in (
         ("seed", int, 0), ("specifications", int, 2400), ("heldout", int, 320), ("wrong-share", float, 0.5),
-        ("demonstrations-per-task", int, 1), ("tests-per-task", int, 6), ("misconception-share", float, 0.25),
+        ("demonstrations-per-task", int, 1), ("tests-per-task", int, 6), ("misconception-share", float, 0.5),
         ("catalogue", float, 1.0), ("phrasings", int, 2),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, default=default, help="%(default)s")

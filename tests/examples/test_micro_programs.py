@@ -181,7 +181,9 @@ def test_wrong_share_and_misconceptions(rows: dict[str, list[dict[str, Any]]], s
     assert wrong == pytest.approx(summary["wrong_share"], abs=1e-4)
     assert all(row["correct"] == (not row["mistakes"]) for row in rows["demonstrations"])
     rates = [row["mistake_rate"] for row in summary["operations"].values()]
-    assert 0.2 <= sum(rate > 0.5 for rate in rates) / len(rates) <= 0.35
+    assert summary["misconception_share"] == pytest.approx(0.5, abs=0.02)
+    touched = [set(summary["misconceptions"]) & set(composition(row["id"]).split(".")) for row in rows["train"]]
+    assert sum(map(bool, touched)) / len(touched) == pytest.approx(summary["misconception_share"], abs=1e-4)
     assert max(rates) <= 0.8, "the right form must stay within reach of sampling"
     assert not [rate for rate in rates if 0.45 < rate <= 0.5]
 
@@ -245,7 +247,7 @@ def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-@pytest.mark.parametrize(("wrong_share", "misconception_share"), [(0.0, 0.25), (0.25, 0.05), (0.65, 0.33)])
+@pytest.mark.parametrize(("wrong_share", "misconception_share"), [(0.0, 0.5), (0.25, 0.15), (0.65, 0.7)])
 def test_other_shares_of_mistakes(tmp_path: Path, wrong_share: float, misconception_share: float) -> None:
     asked = {**SMALL, "wrong_share": wrong_share, "demonstrations_per_task": 2}
     summary = generate(tmp_path, seed=1, misconception_share=misconception_share, **asked)
@@ -253,9 +255,16 @@ def test_other_shares_of_mistakes(tmp_path: Path, wrong_share: float, misconcept
     assert summary["wrong_share"] == pytest.approx(wrong_share, abs=0.02)
 
 
+def test_the_share_of_programs_with_a_misconception_does_not_depend_on_the_seed(tmp_path: Path) -> None:
+    """What SFT reaches hangs on it; a share of the operations gave 0.31 with one seed and 0.47 with the next."""
+    options = {**SMALL, "specifications": 500, "catalogue": 0.33, "misconception_share": 0.5}
+    shares = [generate(tmp_path / str(seed), seed=seed, **options)["misconception_share"] for seed in range(6)]
+    assert shares == pytest.approx([0.5] * 6, abs=0.02)
+
+
 def test_shares_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lower misconception_share"):
-        generate(tmp_path, seed=0, misconception_share=0.5, **{**SMALL, "wrong_share": 0.1})
+        generate(tmp_path, seed=0, misconception_share=0.6, **{**SMALL, "wrong_share": 0.1})
     with pytest.raises(ValueError, match="can be held out"):
         generate(tmp_path, seed=0, **{**SMALL, "specifications": 40, "heldout": 40})
 
@@ -278,13 +287,13 @@ def test_parentheses_only_where_needed() -> None:
 
 def test_a_part_of_the_catalogue_gives_fewer_operations_and_one_wording_each(tmp_path: Path) -> None:
     """What the demo asks for: 2,200 specifications of a third of the operations."""
-    options = {"specifications": 400, "heldout": 40, "catalogue": 0.33, "phrasings": 1, "wrong_share": 0.4}
-    summary = generate(tmp_path, seed=2, **options, misconception_share=0.2)
+    options = {"specifications": 400, "heldout": 40, "catalogue": 0.33, "phrasings": 1, "wrong_share": 0.5}
+    summary = generate(tmp_path, seed=2, **options, misconception_share=0.5)
     used = [name for name, row in summary["operations"].items() if row["train_specifications"]]
     assert 30 <= len(used) <= 45
     held = [row for row in summary["operations"].values() if row["heldout_specifications"]]
     assert all(row["train_specifications"] for row in held)
-    assert abs(summary["wrong_share"] - 0.4) <= 0.02
+    assert abs(summary["wrong_share"] - 0.5) <= 0.02
     prompts = [row["messages"][0]["content"] for row in read(tmp_path / "train.jsonl")]
     assert not [p for p in prompts if "the total of" in p]  # the second wording of "the sum of"
     assert [p for p in prompts if "the sum of" in p]
