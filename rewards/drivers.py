@@ -127,7 +127,10 @@ def _call_shim(entry: str, types: Sequence[str]) -> str:
 def _compile(bench: Bench, argv: tuple[str, ...], files: Mapping[str, bytes], artefact: str) -> bytes:
     if not Path(argv[0]).exists():
         raise EnvironmentProblem(f"{argv[0]} is not installed; answers in C need it (apt-get install gcc libc6-dev)")
-    run = bench.sandbox.run(Job(argv=argv, files=files, limits=_C.compile_limits, collect=(artefact,)))
+    job = Job(argv=argv, files=files, limits=_C.compile_limits, collect=(artefact,))
+    run = bench.sandbox.run(job)
+    if run.killed_by == "wall":  # a machine in trouble, or an answer that makes the compiler wait: once may be chance
+        run = bench.sandbox.run(job)
     message = run.stderr[:_MESSAGE_BYTES].decode("utf-8", "replace")
     if run.killed_by is not None:
         raise CompileError(f"the compiler used too much ({run.killed_by}): {message}")

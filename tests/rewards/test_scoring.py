@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rewards.config import MixWeights, RewardsConfig
 from rewards.extract import program_of
 from rewards.languages import LANGUAGES, find
 from rewards.mix import combine
+from rewards.sandbox.base import Job, KilledBy, RunResult
 from rewards.sandbox.fake import FakeSandbox, ended
 from rewards.scorer import Scorer
 
@@ -121,6 +123,24 @@ def test_a_harness_failure_is_retried_once_and_then_masked(task):
     assert (result.verdict, result.reward, result.detail) == (Verdict.INFRA, None, "box 2 died")
     (again,) = scorer.score_group(group_of(task, fenced("f = 1")))
     assert again.verdict is Verdict.AC  # a failure is not remembered
+
+
+def test_a_compiler_that_did_not_end_in_time_is_tried_once_more(function_task):
+    """On a machine in trouble it is chance; twice, it is the answer (an include that waits for ever)."""
+    task = function_task("c", {"x": "int"}, "int", [([1], 2), ([5], 6)])
+    waits = replace(ended(), exit_code=None, killed_by=KilledBy.WALL)
+
+    def built(job: Job) -> RunResult:
+        return replace(ended(), files={name: b"code" for name in job.collect})
+
+    good = ended(READY + record(0, 2) + record(1, 6))
+    fake = FakeSandbox([built, waits, built, good])
+    (result,) = Scorer(RewardsConfig(), fake).score_group(group_of(task, fenced("int f(int x);", "c")))
+    assert (result.verdict, len(fake.jobs)) == (Verdict.AC, 4)
+    (result,) = Scorer(RewardsConfig(), FakeSandbox([built, waits])).score_group(
+        group_of(task, fenced("int f(int x);", "c"))
+    )
+    assert result.verdict is Verdict.CE and "wall" in result.detail
 
 
 def test_an_unknown_verifier_is_named():
