@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from assay.config import Section
 
@@ -59,6 +59,14 @@ class TaskFile(Section):
     path: str
     format: Literal["assay", "mbpp"] = "assay"
     limit: int | None = Field(default=None, ge=1, description="only the first so many")
+    prompt: str = Field(default="{prompt}", description="what the policy is asked; {prompt}: the task's last message")
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_the_task(cls, wording: str) -> str:
+        if "{prompt}" not in wording:
+            raise ValueError(f"{wording!r} lacks {{prompt}}, the place of the task")
+        return wording
 
 
 class TasksConfig(Section):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError
+from assay.jsonl import read_rows
 from assay.types import Message, Task
 from rollouts.config import TaskFile
 
@@ -19,21 +19,20 @@ Row = Mapping[str, Any]
 def read_tasks(file: TaskFile) -> list[Task]:
     """All tasks of a file. Raises DataError naming file and line for a row that cannot be one."""
     tasks: list[Task] = []
-    seen: dict[str, int] = {}
-    for number, row in read_rows(Path(file.path)):
-        where = f"{file.path}:{number}"
+    seen: dict[str, str] = {}
+    for row, where in read_rows(file.path):
         try:
             task = FORMATS[file.format](row)
         except KeyError as error:
             raise DataError(f"{where}: no field {error.args[0]!r}, which format {file.format!r} needs") from None
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{where}: {error}") from None
-        task = _anchored(task, Path(file.path).parent)
+        task = _worded(_anchored(task, Path(file.path).parent), file.prompt)
         if task.id in seen:
-            raise DataError(f"{where}: task id {task.id!r} stands at line {seen[task.id]} already")
+            raise DataError(f"{where}: task id {task.id!r} stands at {seen[task.id]} already")
         if not task.answer.get("tests", True):
             raise DataError(f"{where}: task {task.id!r} has no tests; nothing could ever be earned or refused")
-        seen[task.id] = number
+        seen[task.id] = where
         tasks.append(task)
         if file.limit is not None and len(tasks) == file.limit:
             break
@@ -50,27 +49,10 @@ def _anchored(task: Task, folder: Path) -> Task:
     return replace(task, answer={**task.answer, "function": str((folder / name).resolve())})
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """(line number, object) of every line of a JSONL file that is not blank."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _object(line, f"{path}:{number}")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-
-
-def _object(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: a {type(row).__name__}, expected an object")
-    return row
+def _worded(task: Task, wording: str) -> Task:
+    """The task with its last message put into `wording`."""
+    *before, last = task.messages
+    return replace(task, messages=(*before, replace(last, content=wording.replace("{prompt}", last.content))))
 
 
 def to_row(task: Task) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.chat import ROLES, encode_dialogue
 from assay.errors import DataError
+from assay.jsonl import read_rows
 from assay.types import Message
 
 if TYPE_CHECKING:
@@ -37,13 +37,7 @@ def read_dialogues(path: str | Path) -> list[Dialogue]:
 
     Raises DataError, with file and line, where the file is missing or empty or a row is not such a dialogue.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    dialogues = [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    dialogues = [_parse(row, where) for row, where in read_rows(path)]
     if not dialogues:
         raise DataError(f'{path}: holds no dialogues; expected one {{"messages": [...]}} per line')
     return dialogues
@@ -69,12 +63,8 @@ def encode_examples(
     return examples, len(dialogues) - len(examples)
 
 
-def _parse(line: str, where: str) -> Dialogue:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error})") from None
-    messages = row.get("messages") if isinstance(row, dict) else None
+def _parse(row: dict[str, Any], where: str) -> Dialogue:
+    messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise DataError(f'{where}: expected {{"messages": [...]}} with at least one message')
     turns = tuple(_message(m, f"{where}: messages[{i}]") for i, m in enumerate(messages))

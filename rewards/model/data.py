@@ -6,7 +6,6 @@ and counted, never read as a failure.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError
+from assay.jsonl import read_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,7 @@ def read_samples(path: str | Path) -> list[Sample]:
 
     Raises DataError, with file and line, where the file is missing or empty or a row is malformed.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    samples = [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    samples = [_parse(row, where) for row, where in read_rows(path)]
     if not samples:
         raise DataError(f"{path}: holds no samples; expected one judged completion per line")
     return samples
@@ -69,13 +65,7 @@ def split_by_task(samples: Sequence[Sample], fraction: float, seed: int) -> tupl
     return train, [s for s in samples if s.task_id in held]
 
 
-def _parse(line: str, where: str) -> Sample:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected a mapping")
+def _parse(row: dict[str, Any], where: str) -> Sample:
     if "passed" not in row or not isinstance(row["passed"], bool | None):
         raise DataError(f"{where}: passed is {row.get('passed')!r}; expected true, false, or null for no verdict")
     if not isinstance(row.get("task_id"), str):

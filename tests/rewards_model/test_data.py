@@ -27,7 +27,7 @@ def test_rows_are_read_with_and_without_a_verdict(tmp_path: Path) -> None:
     ("row", "complaint"),
     [
         ("[", "not valid JSON"),
-        ("3", "expected a mapping"),
+        ("3", "expected an object"),
         (json.dumps({**ROW, "passed": 1}), "passed is 1"),
         (json.dumps({k: v for k, v in ROW.items() if k != "passed"}), "passed is None; expected true"),
         (json.dumps({**ROW, "task_id": None}), "task_id is None"),

@@ -27,7 +27,7 @@ def test_rows_round_trip(tmp_path: Path):
         ((ROW, "{broken"), r"t\.jsonl:2: not valid JSON"),
         ((ROW, "[1]"), r"t\.jsonl:2: a list, expected an object"),
         (({**ROW, "answer": {"tests": []}},), r"t\.jsonl:1: task 'a' has no tests"),
-        ((ROW, ROW), r"t\.jsonl:2: task id 'a' stands at line 1"),
+        ((ROW, ROW), r"t\.jsonl:2: task id 'a' stands at .*t\.jsonl:1"),
         (({k: v for k, v in ROW.items() if k != "verifier"},), r"t\.jsonl:1: no field 'verifier'"),
         (({**ROW, "messages": []},), r"t\.jsonl:1: task 'a' has no messages"),
         (({**ROW, "messages": [{"role": "assistant", "content": "x"}]},), r"must end with a user message"),
@@ -54,6 +54,13 @@ def test_mbpp_rows_become_tasks(tmp_path: Path, names: tuple[str, str]):
     assert task.answer["tests"] == ["assert f() == 1"]
     assert task.messages[0].content.startswith("Write f. ")
     assert "assert f() == 1" in task.messages[0].content
+
+
+def test_the_wording_goes_around_the_last_message(tmp_path: Path):
+    file = write(tmp_path / "t.jsonl", ROW).model_copy(update={"prompt": "In Python: {prompt} Go."})
+    assert read_tasks(file)[0].messages[-1].content == "In Python: hi Go."
+    with pytest.raises(ValueError, match="lacks {prompt}"):
+        TaskFile(path="t.jsonl", prompt="In Python.")
 
 
 def test_every_epoch_is_a_permutation_and_a_cursor_resumes_it():

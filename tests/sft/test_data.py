@@ -26,7 +26,7 @@ def test_rows_become_dialogues_and_blank_lines_are_skipped(tmp_path: Path) -> No
     ("line", "complaint"),
     [
         ("{", "not valid JSON"),
-        ("[1]", "expected .*messages"),
+        ("[1]", "a list, expected an object"),
         ('{"messages": []}', "at least one message"),
         ('{"messages": [{"role": "robot", "content": "x"}]}', r"messages\[0\]: role 'robot'"),
         ('{"messages": [{"role": "user", "content": null}]}', r"content is a NoneType"),
