@@ -9,8 +9,10 @@ their path, where a user's own `rewards.py` would shadow ours.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,7 @@ class Cluster:
             "object_store_memory": int(self._config.object_store_gib * 2**30),
             "include_dashboard": False,
         }
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=self._config.address,
@@ -138,6 +141,10 @@ class Cluster:
             )
         except (ConnectionError, RayError, OSError, ValueError) as error:
             raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}") from None
+        finally:
+            # Ray's own handler leaves by SystemExit in the midst of whatever runs: nothing could say how to go on.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -12,6 +12,10 @@ import pytest
 import yaml
 
 from assay.cli import COMMANDS
+from assay.commands.context import Run, leave_report
+from assay.commands.schema import RunConfig
+from assay.config import validate
+from assay.errors import DataError
 from assay.lineage import Lineage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +91,30 @@ def test_a_folder_made_with_other_settings_is_not_overwritten(tmp_path: Path):
     result = assay("sft", config(tmp_path, sft={"data": "elsewhere.jsonl", "learning_rate": 0.1}))
     assert result.returncode == 2
     assert "made with other settings (sft.learning_rate)" in result.stderr
+
+
+def test_a_run_keeps_absolute_paths_and_leaves_hub_names_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "tasks.jsonl").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA", ".")
+    tree = {"run_dir": "run", "policy": {"path": "someone/some-model"}, "sft": {"data": "tasks.jsonl"},
+            "tasks": {"train": {"path": "$DATA/tasks.jsonl"}, "heldout": {"path": "nowhere.jsonl"}}}  # fmt: skip
+    kept = Run.open(validate(RunConfig, tree, "test")).config
+    assert Run.reopen(tmp_path / "run").config.tasks == kept.tasks
+    assert kept.tasks.train is not None and kept.tasks.heldout is not None and kept.sft is not None
+    assert kept.tasks.train.path == kept.sft.data == str(tmp_path / "tasks.jsonl")
+    assert kept.tasks.heldout.path == "nowhere.jsonl"
+    assert kept.policy.path == "someone/some-model"
+
+
+def test_a_report_that_cannot_be_written_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(DataError, match="the first"):
+        try:
+            raise DataError("the first")
+        finally:
+            leave_report(tmp_path)
+    assert "no report was written" in capsys.readouterr().err
 
 
 def test_resume_takes_no_settings(tmp_path: Path):

@@ -48,34 +48,63 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "assay.cli", *arguments]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe, interrupted in the middle of GRPO with Ctrl-C, and taken up again by the same command."""
-    folder = tmp_path_factory.mktemp("recipe")
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump({**CONFIG, "run_dir": str(folder / "run")}))
+def ended_by(number: signal.Signals, at: str, path: Path, *, everyone: bool) -> list[str]:
+    """Start the recipe, send it a signal when a line of its output begins with `at`; what it said, once it has ended.
+
+    `everyone`: to its whole process group, as a terminal does; else to the process alone, as a scheduler does.
+    """
     process = subprocess.Popen(
-        command("recipe", str(path)), cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        command("recipe", str(path)), cwd=path.parent, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stderr is not None
     said = []
     for line in process.stderr:
         said.append(line)
-        if line.startswith("step 1/"):
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything in the foreground
+        if line.startswith(at):
+            (os.killpg if everyone else os.kill)(process.pid, number)
             break
+    else:
+        pytest.fail(f"never said {at!r}: {''.join(said[-30:])}")
     said += process.stderr.readlines()
     assert process.wait(timeout=120) == 130, "".join(said[-30:])
+    assert said[-1].startswith("assay recipe: interrupted; go on with: assay recipe"), said[-1]
+    assert not [line for line in said if "Traceback" in line]
+    nothing_left(path.parent)
+    return said
+
+
+def nothing_left(folder: Path) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        left = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True, check=False).stdout
+        if not left:
+            return
+        time.sleep(0.5)
+    pytest.fail(f"still running: {left}")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe, stopped by Ctrl-C in the middle of GRPO and by SIGTERM in the evaluation, each time taken up again."""
+    folder = tmp_path_factory.mktemp("recipe")
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({**CONFIG, "run_dir": str(folder / "run")}))
+    said = ended_by(signal.SIGINT, "step 1/", path, everyone=True)
     assert any("stopping after this step" in line for line in said)
+    assert (folder / "run" / "report.html").is_file()
     assert not (folder / "run" / "grpo" / "policy").exists()
+    said = ended_by(signal.SIGTERM, "grpo: done in", path, everyone=False)
+    assert any("grpo: resumed from" in line for line in said)
+    assert is_complete(folder / "run" / "grpo" / "policy")
+    assert not (folder / "run" / "eval" / "grpo.json").exists()
     again = subprocess.run(
         command("recipe", str(path)), cwd=folder, capture_output=True, text=True, check=False, timeout=400,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert again.returncode == 0, again.stderr[-4000:]
-    assert "grpo: resumed from" in again.stderr
-    assert "sft: done already" in again.stderr
+    for stage in ("sft", "grpo"):
+        assert f"{stage}: done already" in again.stderr
     assert "held-out pass@1" in again.stdout
     return folder / "run"
 
@@ -151,10 +180,4 @@ def test_checkpoints_report_and_evaluations(run: Path):
 
 
 def test_nothing_of_the_run_is_left_running(run: Path):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        left = subprocess.run(["pgrep", "-f", str(run.parent)], capture_output=True, text=True, check=False).stdout
-        if not left:
-            return
-        time.sleep(0.5)
-    pytest.fail(f"still running: {left}")
+    nothing_left(run.parent)

@@ -17,11 +17,21 @@ from typing import Any
 from assay import config as configs
 from assay.checkpoint import is_complete
 from assay.commands.schema import RunConfig
-from assay.errors import ConfigError, DataError, boundary
+from assay.errors import AssayError, ConfigError, DataError, boundary
 from assay.lineage import Lineage, data_entry
+from assay.report import write_report
 from assay.types import Task
 from rollouts.config import TaskFile
 from rollouts.tasks import read_tasks
+
+
+def leave_report(folder: Path) -> None:
+    """Write the report of a run that has ended, however it ended: no failure here may hide the one before."""
+    try:
+        with boundary("report"):
+            say(f"report: {write_report(folder)}")
+    except AssayError as error:
+        say(f"no report was written: {error}")
 
 
 def say(line: str) -> None:
@@ -42,6 +52,7 @@ class Run:
     @classmethod
     def open(cls, config: RunConfig) -> Run:
         """Make the folder, or take up an existing one made from the same settings. Raises ConfigError otherwise."""
+        config = config.anchored()
         run = cls(config)
         kept = run.folder / "config.yaml"
         if kept.exists() and run.lineage.artifacts:
@@ -146,7 +157,7 @@ def _load_generator(path: str) -> Any:
     """`generate` of a Python file, loaded by path and never by a bare module name."""
     file = Path(path)
     if not file.is_file():
-        raise DataError(f"tasks.generator {path}: no such file")
+        raise DataError(f"tasks.generator {path}: no such file (a relative path counts from the working directory)")
     spec = importlib.util.spec_from_file_location(f"assay_generator_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

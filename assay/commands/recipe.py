@@ -6,10 +6,9 @@ import argparse
 
 from assay import config as configs
 from assay.commands import stages
-from assay.commands.context import Run, say
+from assay.commands.context import Run, leave_report
 from assay.commands.fleet import fleet
 from assay.commands.schema import RunConfig
-from assay.report import write_report
 from evals.passk import EvalResult
 
 
@@ -17,10 +16,8 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         return _recipe(arguments)
     except KeyboardInterrupt:
-        say(
-            f"recipe: interrupted; go on with: assay recipe {arguments.config} {' '.join(arguments.overrides)}".rstrip()
-        )
-        return 130
+        again = " ".join(["assay recipe", arguments.config, *arguments.overrides])
+        raise KeyboardInterrupt(f"interrupted; go on with: {again}") from None
 
 
 def _recipe(arguments: argparse.Namespace) -> int:
@@ -28,20 +25,26 @@ def _recipe(arguments: argparse.Namespace) -> int:
     for section in ("sft", "preferences", "reward_model", "grpo"):
         config.need(section, "recipe")
     run = Run.open(config)
+    try:
+        results = _stages(run)
+    finally:
+        if (run.folder / "grpo" / "metrics.jsonl").is_file():
+            leave_report(run.folder)
+    print(summary(results))
+    return 0
+
+
+def _stages(run: Run) -> list[EvalResult]:
     stages.check_tasks(run)
     base = stages.base_policy(run)
     tuned = stages.sft(run, base)
-    with fleet(config, tuned) as machines:
+    with fleet(run.config, tuned) as machines:
         rows = stages.preferences(run, machines)
         machines.use_reward_model(stages.reward_model(run, rows))
         resume = (run.folder / "grpo" / "metrics.jsonl").is_file()
         trained = stages.grpo(run, machines, tuned, "sft", resume=resume)
         policies = {"base": base, "sft": tuned, "grpo": trained}
-        results = [stages.evaluation(run, machines, name, policy) for name, policy in policies.items()]
-    report = write_report(run.folder)
-    print(summary(results))
-    say(f"report: {report}")
-    return 0
+        return [stages.evaluation(run, machines, name, policy) for name, policy in policies.items()]
 
 
 def summary(results: list[EvalResult]) -> str:

@@ -5,6 +5,8 @@ Imports neither torch nor ray nor vllm, so `assay --help` and a mistyped key ans
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -37,9 +39,41 @@ class RunConfig(Section):
     eval: EvalConfig = EvalConfig()
     cluster: ClusterConfig = ClusterConfig()
 
+    def anchored(self) -> RunConfig:
+        """The same settings with relative paths made absolute, so that a run can be taken up from any folder.
+
+        They count from the working directory, as on any command line. What names nothing here is left alone:
+        `policy.path` may be a name on the hub.
+        """
+        tasks = self.tasks.model_copy(
+            update={
+                "generator": _absolute(self.tasks.generator),
+                **{
+                    split: file.model_copy(update={"path": _absolute(file.path)})
+                    for split in ("train", "heldout")
+                    if (file := getattr(self.tasks, split)) is not None
+                },
+            }
+        )
+        changed: dict[str, Any] = {
+            "tasks": tasks,
+            "policy": self.policy.model_copy(update={"path": _absolute(self.policy.path)}),
+            "reward_model_path": _absolute(self.reward_model_path),
+        }
+        if self.sft is not None:
+            changed["sft"] = self.sft.model_copy(update={"data": _absolute(self.sft.data)})
+        return self.model_copy(update=changed)
+
     def need(self, section: str, command: str) -> Any:
         """A section a command cannot do without. Raises ConfigError."""
         value = getattr(self, section)
         if value is None:
             raise ConfigError(f"`assay {command}` needs a `{section}:` section, and the configuration has none")
         return value
+
+
+def _absolute(path: str | None) -> str | None:
+    if path is None:
+        return None
+    expanded = Path(os.path.expandvars(path)).expanduser()
+    return str(expanded.resolve()) if expanded.exists() else path

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from assay import config as configs
 from assay.commands import stages
-from assay.commands.context import Run, say
+from assay.commands.context import Run, leave_report
 from assay.commands.fleet import fleet
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
-from assay.report import write_report
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -67,11 +66,10 @@ def _grpo(run: Run, resume: bool = False) -> int:
                 machines.use_reward_model(reward_model)
             print(stages.grpo(run, machines, start, parent, resume=resume))
     except KeyboardInterrupt:
-        say(f"grpo: stopped; go on with: assay grpo --resume {run.folder}")
-        return 130
+        raise KeyboardInterrupt(f"stopped; go on with: assay grpo --resume {run.folder}") from None
     finally:
         if (run.folder / "grpo" / "metrics.jsonl").is_file():
-            say(f"report: {write_report(run.folder)}")
+            leave_report(run.folder)
     return 0
 
 
