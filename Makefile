@@ -1,5 +1,6 @@
 # make demo    the whole recipe on this machine: SFT, preferences, reward model, GRPO, evaluation, report
 # make test    the tests
+# make clean   removes the environment and what was built; runs/ stays
 # make check   format, lint, types, architecture, tests: what a change has to pass
 PY := .venv/bin/python
 
@@ -28,4 +29,4 @@ lock: setup
 	$(PY) requirements/lock.py
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv build *.egg-info

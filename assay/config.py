@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from assay.errors import ConfigError
+from assay.lineage import write_atomically
 
 S = TypeVar("S", bound="Section")
 
@@ -50,17 +51,32 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     try:
-        own = yaml.safe_load(text) or {}
+        own = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(own, dict):
         raise ConfigError(f"{path}: holds a {type(own).__name__}, expected a mapping of sections")
     parents = own.pop("extends", [])
+    if not isinstance(parents, str | list) or not all(isinstance(name, str) for name in parents):
+        raise ConfigError(f"{path}: extends must be a file name or a list of them, not {parents!r}")
     merged: dict[str, Any] = {}
     for parent in [parents] if isinstance(parents, str) else parents:
         merged = merge(merged, read_tree(path.parent / parent, (*seen, path.resolve())))
     return merge(merged, own)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, where YAML would keep the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(problem=f"{twice!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,8 +89,13 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dump(config: Section, path: Path) -> None:
-    """Write the resolved configuration, defaults included, so that a run can be repeated from it."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
+    """Write the resolved configuration, defaults included, so that a run can be repeated from it.
+
+    Atomically, and not at all where it stands there already: a full disk must not cost a run its settings.
+    """
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    if not path.is_file() or path.read_text("utf-8") != text:
+        write_atomically(path, text)
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

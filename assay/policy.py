@@ -154,16 +154,24 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder or on the hub. Raises CheckpointError where there is none."""
     from transformers import AutoTokenizer
 
+    if not _on_the_hub(path) and not Path(path).is_dir():
+        raise CheckpointError(f"{path}: no such folder; make that policy first, or name one that exists")
     try:
         return AutoTokenizer.from_pretrained(str(path))
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: no tokenizer can be loaded: {_one_line(error)}") from None
 
 
+def _on_the_hub(path: str | Path) -> bool:
+    """Whether this can only be the name of a model on the hub: org/name, and no such path here."""
+    name = str(path)
+    return not Path(path).exists() and not name.startswith(".") and bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name))
+
+
 def check_folder(path: str | Path, architecture: str = "ForCausalLM") -> None:
     """Look at a local checkpoint folder without loading it; a hub name passes, the hub answers for itself."""
     folder = Path(path)
-    if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not str(path).startswith("."):
+    if _on_the_hub(path):
         return
     if not folder.is_dir():
         raise CheckpointError(f"{path}: no such folder; name a Hugging Face folder or a hub model like org/name")

@@ -26,7 +26,7 @@ from assay.errors import CheckpointError, ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
-from assay.policy import load_policy
+from assay.policy import load_policy, without_bars
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig
 from grpo.kl import KL, k3
@@ -206,7 +206,8 @@ class PolicyTrainer:
     def save(self, folder: Path) -> None:
         """Model as a Hugging Face folder, optimizer and version beside it. Wrap it in `assay.checkpoint.writing`."""
         try:
-            self.unwrapped.save_pretrained(str(folder / "model"))
+            with without_bars():
+                self.unwrapped.save_pretrained(str(folder / "model"))
         except SafetensorError as error:  # safetensors' own word for a full disk
             raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
         save_state({"optimizer": self.optimizer.state_dict(), "version": self.version}, folder / "trainer.pt")

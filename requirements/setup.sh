@@ -18,7 +18,8 @@ command -v gcc >/dev/null || {
     echo "set-up: no gcc; the rewards compile C programs (Debian, Ubuntu: apt-get install gcc)" >&2; exit 2; }
 
 echo "set-up: installing into $venv (about 4 GB; half a minute once downloaded)" >&2
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" || {
+    echo "set-up: no virtual environment could be made (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
 "$venv/bin/python" -m pip --disable-pip-version-check install --quiet "uv==$uv"
 
 # uv does not read pip's settings: hand over where packages come from, and the certificates.

@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -62,6 +62,8 @@ def ended_by(number: signal.Signals, at: str, path: Path, *, everyone: bool) -> 
     for line in process.stderr:
         said.append(line)
         if line.startswith(at):
+            family = psutil.Process(process.pid).children(recursive=True)
+            assert any("ray::" in " ".join(member.cmdline()) for member in family), "no actor is among its descendants"
             (os.killpg if everyone else os.kill)(process.pid, number)
             break
     else:
@@ -70,18 +72,9 @@ def ended_by(number: signal.Signals, at: str, path: Path, *, everyone: bool) -> 
     assert process.wait(timeout=120) == 130, "".join(said[-30:])
     assert said[-1].startswith("assay recipe: interrupted; go on with: assay recipe"), said[-1]
     assert not [line for line in said if "Traceback" in line]
-    nothing_left(path.parent)
+    _, left = psutil.wait_procs(family, timeout=30)
+    assert not left, f"still running: {left}"
     return said
-
-
-def nothing_left(folder: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        left = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True, check=False).stdout
-        if not left:
-            return
-        time.sleep(0.5)
-    pytest.fail(f"still running: {left}")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +170,3 @@ def test_checkpoints_report_and_evaluations(run: Path):
     assert 0 <= facts["heldout_accuracy"] <= 1
     page = (run / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
-
-
-def test_nothing_of_the_run_is_left_running(run: Path):
-    nothing_left(run.parent)

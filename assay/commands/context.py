@@ -55,7 +55,8 @@ class Run:
         config = config.anchored()
         run = cls(config)
         kept = run.folder / "config.yaml"
-        if kept.exists() and run.lineage.artifacts:
+        made = [name for name in run.lineage.artifacts if name != "base" or config.policy.path is None]
+        if kept.exists() and made:
             changed = _differences(configs.read_tree(kept), json.loads(config.model_dump_json()))
             if changed:
                 raise ConfigError(

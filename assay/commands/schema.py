@@ -42,8 +42,8 @@ class RunConfig(Section):
     def anchored(self) -> RunConfig:
         """The same settings with relative paths made absolute, so that a run can be taken up from any folder.
 
-        They count from the working directory, as on any command line. What names nothing here is left alone:
-        `policy.path` may be a name on the hub.
+        They count from the working directory, as on any command line. `policy.path` is left alone where there is no
+        such folder: it may be a name on the hub.
         """
         tasks = self.tasks.model_copy(
             update={
@@ -55,9 +55,11 @@ class RunConfig(Section):
                 },
             }
         )
+        named = self.policy.path
+        local = _absolute(named) if named is not None and Path(named).expanduser().exists() else named
         changed: dict[str, Any] = {
             "tasks": tasks,
-            "policy": self.policy.model_copy(update={"path": _absolute(self.policy.path)}),
+            "policy": self.policy.model_copy(update={"path": local}),
             "reward_model_path": _absolute(self.reward_model_path),
         }
         if self.sft is not None:
@@ -76,4 +78,4 @@ def _absolute(path: str | None) -> str | None:
     if path is None:
         return None
     expanded = Path(os.path.expandvars(path)).expanduser()
-    return str(expanded.resolve()) if expanded.exists() else path
+    return path if "$" in str(expanded) else str(expanded.resolve())

@@ -8,16 +8,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from assay.checkpoint import writing
 from assay.commands.context import Run, say
 from assay.commands.fleet import Fleet, Interrupts
-from assay.errors import DataError
+from assay.errors import ConfigError, DataError
 from assay.lineage import data_entry
 from assay.metrics import MetricsLog
-from assay.policy import create_policy, save_policy
+from assay.policy import check_folder, create_policy, save_policy
 from assay.progress import Progress, progress
 from assay.types import ScoredGroup, Verdict
 from evals.evaluate import evaluate
@@ -32,7 +33,9 @@ def base_policy(run: Run) -> Path | str:
     """The policy everything starts from: a checkpoint that exists, or a random one with a tokenizer of its own."""
     config = run.config.policy
     if config.path is not None:
-        run.lineage.record("base", kind="policy", path=config.path, config_section=config)
+        check_folder(config.path)
+        if "base" not in run.lineage.artifacts:  # recorded anew, it would look younger than what was made from it
+            run.lineage.record("base", kind="policy", path=config.path, config_section=config)
         return config.path
     from assay.tokenizer import train_tokenizer
 
@@ -156,9 +159,14 @@ def _preference(group: Any, completion: Any, passed: bool | None) -> Mapping[str
 
 
 def evaluation(run: Run, fleet: Fleet, name: str, policy: Path | str, *, again: bool = False) -> EvalResult:
-    """pass@1 of one policy on the held-out tasks, written to RUN/eval/NAME.json; kept if there, unless `again`."""
+    """pass@1 of one policy on the held-out tasks, written to RUN/eval/NAME.json.
+
+    Kept if it is there and younger than the policy, unless `again`.
+    """
     path = run.folder / "eval" / f"{name}.json"
-    if path.is_file() and not again:
+    made = run.lineage.artifacts.get(name)
+    since = 0.0 if made is None else datetime.fromisoformat(made["finished"]).timestamp()
+    if not again and path.is_file() and path.stat().st_mtime >= since:
         return EvalResult.read(path)
     fleet.hold(policy)
     config, sampling = run.config, run.config.rollouts.sampling
@@ -264,6 +272,8 @@ def reward_model(run: Run, rows: Path) -> Path:
     from rewards.model.train import train_reward_model
 
     config = run.config.need("reward_model", "reward-model")
+    if not (rows / "rows.jsonl").is_file():
+        raise ConfigError(f"{run.folder} holds no judged samples yet: run `assay preferences` first")
     out = run.folder / "reward_model"
     data = [data_entry(rows / "rows.jsonl")]
     with run.stage(

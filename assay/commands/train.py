@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from hashlib import sha256
 from pathlib import Path
 
 from assay import config as configs
@@ -10,7 +11,7 @@ from assay.commands import stages
 from assay.commands.context import Run, leave_report
 from assay.commands.fleet import fleet
 from assay.commands.schema import RunConfig
-from assay.errors import ConfigError
+from assay.errors import ConfigError, InfraFailure
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -50,10 +51,11 @@ def _grpo(run: Run, resume: bool = False) -> int:
     """On the run's own SFT policy where there is one, else on policy.path."""
     if not resume and (run.folder / "grpo" / "metrics.jsonl").is_file():
         raise ConfigError(f"{run.folder} holds a GRPO run; take it up with --resume {run.folder}, or choose another")
+    if resume and not (run.folder / "grpo" / "metrics.jsonl").is_file():
+        raise ConfigError(f"{run.folder}: no GRPO step was made here, so nothing to resume; run `assay grpo CONFIG`")
+    stages.check_tasks(run)
     own = run.folder / "sft" / "policy"
     start, parent = (own, "sft") if own.is_dir() else (stages.base_policy(run), "base")
-    if not resume:
-        stages.check_tasks(run)
     reward_model = run.config.reward_model_path or _existing(run.folder / "reward_model")
     if run.config.rewards.reward != "compiler" and reward_model is None:
         raise ConfigError(
@@ -65,6 +67,8 @@ def _grpo(run: Run, resume: bool = False) -> int:
             if reward_model is not None:
                 machines.use_reward_model(reward_model)
             print(stages.grpo(run, machines, start, parent, resume=resume))
+    except InfraFailure as failure:
+        raise InfraFailure(f"{failure}; go on with: assay grpo --resume {run.folder}") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: assay grpo --resume {run.folder}") from None
     finally:
@@ -78,7 +82,8 @@ def _eval(run: Run, policy: str | None) -> int:
     if chosen is None:
         raise ConfigError("name the checkpoint with --policy FOLDER, or set policy.path")
     with fleet(run.config, chosen) as machines:
-        name = "-".join(Path(chosen).parts[-2:]).strip("/")
+        where = str(Path(chosen).resolve() if Path(chosen).exists() else chosen)
+        name = "-".join([*Path(chosen).parts[-2:], sha256(where.encode()).hexdigest()[:6]]).strip("/")
         result = stages.evaluation(run, machines, name, chosen, again=True)
     print(f"greedy {result.greedy}, sampled {result.sampled}")
     return 0

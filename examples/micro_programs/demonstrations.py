@@ -55,6 +55,8 @@ def mistake_rates(
     for draw in range(DRAWS):
         rng = random.Random(f"{seed} misconceptions {draw}")
         chosen = draw_misconceptions(train, misconception_share, rng)
+        if abs(share_touched(train, chosen) - misconception_share) > TOLERANCE:
+            continue  # what was left to choose from was too coarse
         firm = {op.name: rng.uniform(*MISCONCEPTION_RATES) for op in fallible if op.name in chosen}
         slips = {op.name: rng.uniform(0.4, 1.6) for op in fallible if op.name not in chosen}
         if _expected_wrong(train, firm, slips, LEAST_SLIP) > wrong_share:
@@ -63,6 +65,11 @@ def mistake_rates(
             return _rates(firm, slips, _solve(train, firm, slips, wrong_share))
     remedy = "lower misconception_share or raise wrong_share" if too_many else "raise misconception_share"
     raise ValueError(f"wrong_share={wrong_share} does not go with misconception_share={misconception_share}: {remedy}")
+
+
+def share_touched(train: Sequence[Composition], chosen: frozenset[str]) -> float:
+    """The share of programs that use one or more of these operations."""
+    return sum(not chosen.isdisjoint(composition.can_go_wrong) for composition in train) / len(train)
 
 
 def draw_misconceptions(train: Sequence[Composition], share: float, rng: random.Random) -> frozenset[str]:

@@ -42,7 +42,14 @@ def test_a_bad_setting_is_one_line_that_names_it(tmp_path: Path, override: str, 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("a: [", "not valid YAML"), ("- 1", "expected a mapping"), ("extends: gone.yaml", "gone.yaml: cannot be read")],
+    [
+        ("a: [", "not valid YAML"),
+        ("- 1", "expected a mapping"),
+        ("extends: gone.yaml", "gone.yaml: cannot be read"),
+        ("extends: 3", "must be a file name or a list of them, not 3"),
+        ("extends: [3]", "must be a file name or a list of them"),
+        ("grpo: {steps: 1}\nseed: 1\ngrpo: {steps: 2}", "'grpo' stands twice"),
+    ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, complaint: str):
     with pytest.raises(ConfigError, match=complaint):
