@@ -57,7 +57,18 @@ class TaskFile(Section):
     """One file of tasks. `format` names a row of `rollouts.tasks.FORMATS`."""
 
     path: str
-    format: Literal["assay", "mbpp"] = "assay"
+    format: Literal[
+        "assay",
+        "mbpp",
+        "human_eval",
+        "multipl_e",
+        "humanevalpack",
+        "humanevalfix",
+        "quixbugs",
+        "evalplus",
+        "kattis",
+        "exercism",
+    ] = "assay"
     limit: int | None = Field(default=None, ge=1, description="only the first so many")
     prompt: str = Field(default="{prompt}", description="what the policy is asked; {prompt}: the task's last message")
 

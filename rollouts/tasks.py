@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from assay.chat import ROLES
 from assay.errors import DataError
 from assay.jsonl import read_rows
 from assay.types import Message, Task
+from rollouts.benchmark_formats import BENCHMARK_FORMATS
 from rollouts.config import TaskFile
 
 Row = Mapping[str, Any]
@@ -22,12 +24,11 @@ def read_tasks(file: TaskFile) -> list[Task]:
     seen: dict[str, str] = {}
     for row, where in read_rows(file.path):
         try:
-            task = FORMATS[file.format](row)
+            task = _worded(_anchored(FORMATS[file.format](row), Path(file.path).parent), file.prompt)
         except KeyError as error:
             raise DataError(f"{where}: no field {error.args[0]!r}, which format {file.format!r} needs") from None
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{where}: {error}") from None
-        task = _worded(_anchored(task, Path(file.path).parent), file.prompt)
         if task.id in seen:
             raise DataError(f"{where}: task id {task.id!r} stands at {seen[task.id]} already")
         if not task.answer.get("tests", True):
@@ -69,14 +70,30 @@ def to_row(task: Task) -> dict[str, Any]:
 
 def _assay(row: Row) -> Task:
     """assay's own rows: id, messages, verifier, answer, and optionally source and reference."""
+    messages = [_typed(message, "a message", Mapping) for message in _typed(row["messages"], "messages", list)]
+    reference = row.get("reference")
     return Task(
         id=str(row["id"]),
-        messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]),
-        verifier=row["verifier"],
-        answer=row["answer"],
-        source=row.get("source", ""),
-        reference=row.get("reference"),
+        messages=tuple(Message(role=_role(m), content=_typed(m["content"], "content", str)) for m in messages),
+        verifier=_typed(row["verifier"], "verifier", str),
+        answer=_typed(row["answer"], "answer", Mapping),
+        source=_typed(row.get("source") or "", "source", str),
+        reference=None if reference is None else _typed(reference, "reference", str),
     )
+
+
+def _role(message: Row) -> str:
+    if message["role"] not in ROLES:
+        raise ValueError(f"role {message['role']!r}; expected one of {', '.join(ROLES)}")
+    return str(message["role"])
+
+
+def _typed(value: Any, name: str, kind: Any) -> Any:
+    """`value`, which must be of a kind. Raises TypeError naming the field."""
+    if not isinstance(value, kind):
+        wanted = {str: "text", list: "a list", Mapping: "an object"}[kind]
+        raise TypeError(f"{name} is {value!r:.60}, expected {wanted}")
+    return value
 
 
 def _mbpp(row: Row) -> Task:
@@ -94,7 +111,7 @@ def _mbpp(row: Row) -> Task:
     )
 
 
-FORMATS: dict[str, Callable[[Row], Task]] = {"assay": _assay, "mbpp": _mbpp}
+FORMATS: dict[str, Callable[[Row], Task]] = {"assay": _assay, "mbpp": _mbpp, **BENCHMARK_FORMATS}
 
 
 class TaskStream:
