@@ -12,21 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.errors import EnvironmentProblem, InfraFailure
+from assay.errors import InfraFailure
+from rewards.building import CompileError, compile_in_box
 from rewards.languages import ARTEFACT, LANGUAGES, interpreter
 from rewards.records import Report, read_report, require_start
-from rewards.sandbox.base import Job, Limits, RunResult
+from rewards.sandbox.base import PYTHON_FLAGS, Job, Limits, RunResult
 from rewards.verifiers.base import Bench, whole
 
 _HERE = Path(__file__).resolve().parent / "sandbox"
 _C = LANGUAGES["c"]
-_MESSAGE_BYTES = 4000
 #: type -> what it is in C; an array is followed by its length
 C_TYPES = {"int": "int", "bool": "int", "string": "const char *", "int[]": "const int *"}
-
-
-class CompileError(ValueError):
-    """The compiler's complaint about an answer."""
 
 
 def call_python(
@@ -48,11 +44,12 @@ def call_python(
         "stop_on_timeout": bench.stop_on_timeout,
         "alone": "pid" in bench.sandbox.isolation.features,
     }
-    driver = bench.keep("driver_python", _python_driver)
+    name, driver = bench.keep("driver_python", lambda: _python_driver(bench.sandbox.python))
     run = bench.sandbox.run(
         Job(
-            argv=(interpreter(), "-I", "-S", "driver.pyc"),
-            files={"driver.pyc": driver},
+            argv=(bench.sandbox.python, *PYTHON_FLAGS, name),
+            warm=True,
+            files={name: driver},
             stdin=ascii(job).encode(),
             limits=whole(limits, len(tests)),
         )
@@ -71,8 +68,9 @@ def call_c(
     the answer has is renamed. Raises CompileError, InfraFailure, EnvironmentProblem where there is no compiler.
     """
     driver = bench.keep(("driver_c", entry, tuple(types)), lambda: _compile_driver(bench, entry, types))
-    artefact = _compile(
+    artefact = compile_in_box(
         bench,
+        _C,
         _C.compile_argv(flags=("-Dmain=main_of_the_answer",), objects=("driver.o",)),
         {_C.source: program.encode("utf-8", "replace"), "driver.o": driver},
         ARTEFACT,
@@ -88,18 +86,20 @@ def call_c(
     return run, read_report(run.stdout)
 
 
-def _python_driver() -> bytes:
-    """The driver as byte code: boxes run the interpreter that is running here, and compiling takes 5 ms a box."""
+def _python_driver(python: str) -> tuple[str, bytes]:
+    """The driver's file name and content: byte code where the box has the Python running here, saving 5 ms a box."""
     source = (_HERE / "driver_python.py").read_bytes()
+    if python != interpreter():
+        return "driver.py", source
     code = compile(source, "driver", "exec", dont_inherit=True)
-    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+    return "driver.pyc", importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
 
 
 def _compile_driver(bench: Bench, entry: str, types: Sequence[str]) -> bytes:
     source = (_HERE / "driver_c.c").read_text() + _call_shim(entry, types)
     flags = ("-O1", "-std=gnu17", "-ffreestanding", "-fno-stack-protector", "-c", "-o", "driver.o", "driver.c")
     try:
-        return _compile(bench, (_C.compile[0], *flags), {"driver.c": source.encode()}, "driver.o")
+        return compile_in_box(bench, _C, (_C.compile[0], *flags), {"driver.c": source.encode()}, "driver.o")
     except CompileError as error:
         raise InfraFailure(f"our own C driver does not compile: {error}") from None
 
@@ -122,21 +122,6 @@ def _call_shim(entry: str, types: Sequence[str]) -> str:
         f"static int assay_call(const long long *at) {{\n{''.join(loads)}    (void)at;\n"
         f"    return {entry}({', '.join(passed)});\n}}\n"
     )
-
-
-def _compile(bench: Bench, argv: tuple[str, ...], files: Mapping[str, bytes], artefact: str) -> bytes:
-    if not Path(argv[0]).exists():
-        raise EnvironmentProblem(f"{argv[0]} is not installed; answers in C need it (apt-get install gcc libc6-dev)")
-    job = Job(argv=argv, files=files, limits=_C.compile_limits, collect=(artefact,))
-    run = bench.sandbox.run(job)
-    if run.killed_by == "wall":  # a machine in trouble, or an answer that makes the compiler wait: once may be chance
-        run = bench.sandbox.run(job)
-    message = run.stderr[:_MESSAGE_BYTES].decode("utf-8", "replace")
-    if run.killed_by is not None:
-        raise CompileError(f"the compiler used too much ({run.killed_by}): {message}")
-    if not run.ok or artefact not in run.files:
-        raise CompileError(message or f"the compiler ended with {run.exit_code} (signal {run.signal})")
-    return run.files[artefact]
 
 
 def _packed(bench: Bench, limits: Limits, types: Sequence[str], tests: Sequence[Sequence[Any]]) -> bytes:

@@ -20,6 +20,11 @@ WORK = "/box"  #: working folder, home and, by a bind, /tmp of a run
 
 _TREES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
+#: what run-times read outside of /usr: their own configuration, and GHC's table of packages; no service's
+_SETTINGS = (
+    *("etc/java-*-openjdk", "etc/mono", "etc/php/*/cli", "etc/php/*/mods-available", "etc/R", "etc/racket"),
+    *("etc/fpc*.cfg", "etc/nim", "etc/octave.conf", "etc/gnucobol", "etc/groovy", "var/lib/ghc"),
+)
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 _PLACES = ("dev", "etc", "proc", "old", WORK[1:], "tmp", "dev/shm")
@@ -162,6 +167,9 @@ def _build_tree(prefix: str) -> None:
         _graft(tree)
     for name in _ETC:
         _graft(f"/etc/{name}")
+    for pattern in _SETTINGS:
+        for found in sorted(Path("/old").glob(pattern)):
+            _graft(str(found).removeprefix("/old"))
     _graft(prefix)
     Path("/etc/passwd").write_text(_PASSWD)
     Path("/etc/group").write_text(_GROUP)

@@ -1,0 +1,33 @@
+"""Where programs are judged: a sandbox, limits, and what may be kept from one program to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from rewards.sandbox.base import Limits, Sandbox
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where a program is judged: a sandbox, the limits of one test, and what may be kept between programs."""
+
+    sandbox: Sandbox
+    limits: Limits
+    stop_on_timeout: bool = True  #: tests after one that ran out of time cannot change an all-or-nothing reward
+    stop_on_failure: bool = True  #: nor can tests after one that failed, where each test has a box of its own
+    value_bytes: int = 1 << 20  #: largest value one test may claim
+    kept: dict[Any, Any] = field(default_factory=dict)  #: drivers and expected values, by what they were made from
+
+    def keep(self, key: Any, make: Callable[[], T]) -> T:
+        """The kept value of `key`, made when it is not there. Two threads may both make it; that is harmless."""
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]
+
+    def limits_for(self, overrides: Mapping[str, float]) -> Limits:
+        """The limits of one test, with those the task sets itself."""
+        return replace(self.limits, **overrides)
