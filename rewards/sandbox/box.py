@@ -20,9 +20,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rewards.sandbox import frames, kernel, root
+from rewards.sandbox.warm import Warm
 
 TICK_S = 0.05
 STACK_BYTES = 32 << 20
@@ -85,7 +86,10 @@ class _Usage:
 
 
 def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> bytes:
-    """Set the box up, run the job and return the reply frame. Raises OSError when the box cannot be set up."""
+    """Set the box up, run the job and return the reply frame. Raises OSError when the box cannot be set up.
+
+    Raises `Warm` too: in the program's own process, where it is to be a script in this interpreter.
+    """
     workdir = job.get("workdir") or root.WORK
     if tier == "local":
         root.mount_box(job["limits"]["file_bytes"] + sum(map(len, blobs[1:])))  # what is put in must always fit
@@ -146,7 +150,7 @@ class _Program:
         exec_in, exec_out = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _become_program(job, workdir, (stdin_fd, outputs[0][1], outputs[1][1]), exec_out)
+            raise Warm(_become_program(job, workdir, (stdin_fd, outputs[0][1], outputs[1][1]), exec_out))
         self.started = time.monotonic()
         self.pidfd = os.pidfd_open(self.pid)
         for fd in (stdin_fd, outputs[0][1], outputs[1][1], exec_out):
@@ -171,7 +175,9 @@ def _input(data: bytes) -> int:
     return fd
 
 
-def _become_program(job: dict[str, Any], workdir: str, standard: tuple[int, int, int], exec_out: int) -> NoReturn:
+def _become_program(job: dict[str, Any], workdir: str, standard: tuple[int, int, int], exec_out: int) -> str:
+    """Become the program by exec; or return the script that this process is to run, and then it must raise `Warm`."""
+    warm = False
     try:
         os.setsid()
         high = [os.dup2(fd, 100 + n, inheritable=False) for n, fd in enumerate((*standard, exec_out))]
@@ -184,19 +190,30 @@ def _become_program(job: dict[str, Any], workdir: str, standard: tuple[int, int,
         os.umask(0o022)
         os.chdir(workdir)
         _limit(job["limits"])
-        home = {"HOME": workdir, "TMPDIR": "/tmp" if workdir == root.WORK else workdir}
-        os.execve(job["argv"][0], job["argv"], _ENVIRONMENT | home)
+        environment = _ENVIRONMENT | {"HOME": workdir, "TMPDIR": "/tmp" if workdir == root.WORK else workdir}
+        if job["warm"]:
+            os.environ.clear()
+            os.environ.update(environment)
+            kernel.show_to_peers()
+            os.close(3)
+            warm = True
+            return job["argv"][-1]
+        os.execve(job["argv"][0], job["argv"], environment)
     except OSError as error:
         os.write(3, struct.pack("i", error.errno or errno.EIO))
     finally:
-        os._exit(127)
+        if not warm:
+            os._exit(127)
+    raise AssertionError("unreachable: execve returns only by raising")
 
 
 def _limit(limits: dict[str, Any]) -> None:
-    cpu_s = int(limits["cpu_s"]) + 1  # the watcher decides; this stops a process that outruns its ticks
+    # The watcher decides; this stops a process that outruns its ticks. The kernel counts it more coarsely, so not + 1.
+    cpu_s = int(limits["cpu_s"]) + 2
+    space = limits["memory_bytes"] if limits["address_space"] else resource.RLIM_INFINITY
     for which, soft, hard in (
         (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
-        (resource.RLIMIT_AS, limits["memory_bytes"], limits["memory_bytes"]),
+        (resource.RLIMIT_AS, space, space),
         (resource.RLIMIT_FSIZE, limits["file_bytes"], limits["file_bytes"]),
         (resource.RLIMIT_NPROC, limits["processes"] + 1, limits["processes"] + 1),  # and the watcher
         (resource.RLIMIT_STACK, STACK_BYTES, STACK_BYTES),

@@ -25,6 +25,7 @@ class FakeSandbox:
         if not self._answers:
             raise ValueError("a fake sandbox needs at least one answer")
         self.jobs: list[Job] = []
+        self.python = "/usr/bin/python3"
         self.closed = False
 
     @property
@@ -39,6 +40,10 @@ class FakeSandbox:
         if isinstance(answer, InfraFailure):
             raise answer
         return answer if isinstance(answer, RunResult) else answer(job)
+
+    def has(self, tool: str) -> bool:
+        """Everything is there."""
+        return True
 
     def close(self) -> None:
         """Remember that it was closed."""

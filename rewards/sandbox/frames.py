@@ -14,7 +14,9 @@ from typing import Any
 
 HEADER_LIMIT = 1 << 20
 BLOB_LIMIT = 1 << 30
+GONE = b"."  #: after a reply: the box has ended, down to its last process
 _LENGTH = struct.Struct("!I")
+_WALL = struct.Struct("!d")
 
 
 class BadFrame(ValueError):
@@ -42,6 +44,25 @@ def unpack(read: Callable[[int], bytes]) -> tuple[dict[str, Any], list[bytes]]:
         if type(length) is not int or not 0 <= length <= BLOB_LIMIT:
             raise BadFrame(f"blob of {length!r} bytes")
         blobs.append(read(length))
+    return header, blobs
+
+
+def job(wall_s: float, header: dict[str, Any], blobs: Sequence[bytes]) -> bytes:
+    """A job for a supervisor: its wall limit in front, which is all that the supervisor itself reads of it."""
+    return _WALL.pack(wall_s) + pack(header, blobs)
+
+
+def wall_of(read: Callable[[int], bytes]) -> float:
+    """The wall limit in front of a job, in seconds."""
+    (wall_s,) = _WALL.unpack(read(_WALL.size))
+    return float(wall_s)
+
+
+def reply(read: Callable[[int], bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    """A supervisor's reply to a job; when this returns, nothing of the box is left."""
+    header, blobs = unpack(read)
+    if read(len(GONE)) != GONE:
+        raise BadFrame("no end of the box")
     return header, blobs
 
 

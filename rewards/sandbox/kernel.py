@@ -118,6 +118,11 @@ def hide_from_peers() -> None:
     _prctl(_PR_SET_DUMPABLE, 0, "DUMPABLE")
 
 
+def show_to_peers() -> None:
+    """Undo `hide_from_peers`, as starting a program does."""
+    _prctl(_PR_SET_DUMPABLE, 1, "DUMPABLE")
+
+
 def adopt_orphans() -> None:
     """Descendants whose parent dies become my children."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, "CHILD_SUBREAPER")

@@ -43,6 +43,7 @@ class LocalSandbox:
 
     def __init__(self, tier: Tier = "local") -> None:
         self.tier = tier
+        self.python = interpreter()
         self._lock = threading.Lock()
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._isolation: Isolation | None = None
@@ -70,7 +71,11 @@ class LocalSandbox:
                     raise InfraFailure(f"the sandbox supervisor failed: {error or type(error).__name__}") from None
             if "failure" in header:
                 raise InfraFailure(f"sandbox: {header['failure']}")
-            return _result(header, blobs, self._isolation or Isolation(tier=self.tier))
+            return result_of(header, blobs, self._isolation or Isolation(tier=self.tier))
+
+    def has(self, tool: str) -> bool:
+        """Whether boxes see the program `tool`, an absolute path."""
+        return os.access(tool, os.X_OK)
 
     def close(self) -> None:
         """End the supervisor and whatever runs under it. Idempotent; may be called while another thread runs."""
@@ -94,7 +99,7 @@ class LocalSandbox:
             [sys.executable, "-I", "-S", "-c", _BOOT.format(repr(arguments))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={},
+            env={"LANG": "C.UTF-8"},  # as in boxes
             cwd="/",
             bufsize=0,
         )
@@ -112,16 +117,12 @@ class LocalSandbox:
         return self._supervisor
 
     def _exchange(self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str) -> tuple[dict[str, Any], list]:
-        header = {
-            "argv": list(job.argv),
-            "limits": asdict(job.limits),
-            "files": list(job.files),
-            "collect": list(job.collect),
-            "workdir": workdir,
-        }
+        header = header_of(job, workdir)
         assert supervisor.stdin is not None
-        frames.write_all(supervisor.stdin.fileno(), frames.pack(header, [job.stdin, *job.files.values()]))
-        return frames.unpack(_reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
+        frames.write_all(
+            supervisor.stdin.fileno(), frames.job(job.limits.wall_s, header, [job.stdin, *job.files.values()])
+        )
+        return frames.reply(_reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
 
     def _stop(self) -> None:
         supervisor, self._supervisor = self._supervisor, None
@@ -153,7 +154,26 @@ def _reader(stream: IO[bytes] | None, deadline: float):
     return read
 
 
-def _result(header: dict[str, Any], blobs: list[bytes], isolation: Isolation) -> RunResult:
+def interpreter() -> str:
+    """The Python programs run with here: the installation behind this one, without its site-packages."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return str(Path(sys.base_prefix, "bin", name))
+
+
+def header_of(job: Job, workdir: str) -> dict[str, Any]:
+    """What a supervisor is told of a job; its stdin and its files follow as blobs."""
+    return {
+        "argv": list(job.argv),
+        "limits": asdict(job.limits),
+        "files": list(job.files),
+        "collect": list(job.collect),
+        "workdir": workdir,
+        "warm": job.warm,
+    }
+
+
+def result_of(header: dict[str, Any], blobs: list[bytes], isolation: Isolation) -> RunResult:
+    """A supervisor's reply as a result."""
     return RunResult(
         exit_code=header["exit_code"],
         signal=header["signal"],

@@ -1,0 +1,71 @@
+"""`assay sandbox build|test`: the image of the docker tier, and a self-test of every language in a tier."""
+
+from __future__ import annotations
+
+import argparse
+
+from assay.commands.context import say
+from assay.errors import ConfigError, EnvironmentProblem
+from assay.progress import progress
+from rewards.config import SandboxConfig
+from rewards.languages import LANGUAGES, Language, find
+from rewards.sandbox import image as images
+from rewards.sandbox.docker import connect
+from rewards.sandbox.tiers import open_sandbox
+from rewards.selftest import LanguageReport, self_test
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """0: done and every language that is there works; 1: one does not, and its checks are listed."""
+    config = SandboxConfig(tier=arguments.tier, image=arguments.image, runtime=arguments.runtime)
+    languages = chosen(arguments.languages)
+    if arguments.action == "build":
+        if config.tier != "docker":
+            raise ConfigError(f"only the docker tier has an image to build, not {config.tier}")
+        build(config.image, languages, arguments.source)
+    return test(config, languages)
+
+
+def chosen(names: str) -> list[Language]:
+    """The rows of a comma-separated list of names, or all of them."""
+    if names == "all":
+        return list(LANGUAGES.values())
+    return [find(name) for name in names.split(",")]
+
+
+def build(image: str, languages: list[Language], source: str) -> None:
+    """Make the image: from the Dockerfile, from packages, or (auto) from packages where the first cannot be had."""
+    packages = list(dict.fromkeys(name for row in languages for name in row.package.split()))
+    client = connect()
+    methods = ["dockerfile", "packages"] if source == "auto" else [source]
+    for method in methods:
+        say(f"image {image}: from the {method}, {len(packages)} Debian packages for {len(languages)} languages")
+        try:
+            images.METHODS[method](client, image, packages, say)
+            return
+        except EnvironmentProblem as problem:
+            if method == methods[-1]:
+                raise
+            say(f"{problem}")
+
+
+def test(config: SandboxConfig, languages: list[Language]) -> int:
+    """Run five small programs of every language in a box of the tier, and print what came of them."""
+    reports: list[LanguageReport] = []
+    sandbox = open_sandbox(config)
+    try:
+        print(f"isolation: {sandbox.isolation}")
+        for remark in sandbox.isolation.remarks:
+            print(f"           {remark}")
+        for row in progress(languages, "languages"):
+            reports.append(self_test(sandbox, row))
+    finally:
+        sandbox.close()
+    for report in reports:
+        print(report)
+    works = sum(report.ok for report in reports)
+    missing = sum(report.missing is not None for report in reports)
+    print(
+        f"{works} of {len(reports)} languages work, {missing} are not installed, {len(reports) - works - missing} fail"
+    )
+    return 0 if works + missing == len(reports) and works else 1

@@ -1,0 +1,71 @@
+"""Images of tool-chains for the docker tier: from the Dockerfile beside this file, or from Debian packages alone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.errors import EnvironmentProblem
+
+DOCKERFILE = Path(__file__).with_name("Dockerfile")
+ALWAYS = ("python3",)  #: the supervisor runs on it
+SUITE = "bookworm"
+_TAIL = 15
+
+
+def from_dockerfile(client: Any, image: str, packages: Sequence[str], say: Callable[[str], None]) -> None:
+    """Build `image` with the Dockerfile. Raises EnvironmentProblem with the end of the build's output."""
+    from docker.errors import APIError
+
+    said: list[str] = []
+    try:
+        for event in client.build(
+            path=str(DOCKERFILE.parent),
+            dockerfile=DOCKERFILE.name,
+            tag=image,
+            rm=True,
+            decode=True,
+            buildargs={"PACKAGES": " ".join(packages)},
+        ):
+            said += [line for line in str(event.get("stream", "")).splitlines() if line.strip()]
+            if "stream" in event and event["stream"].startswith("Step"):
+                say(event["stream"].strip())
+            if "error" in event:
+                raise EnvironmentProblem(f"building {image}: {event['error']}; {' / '.join(said[-_TAIL:])}")
+    except APIError as error:
+        raise EnvironmentProblem(f"building {image}: {error.explanation or error}") from None
+
+
+def from_packages(client: Any, image: str, packages: Sequence[str], say: Callable[[str], None]) -> None:
+    """Import `image` made of Debian packages, where no registry of images can be reached. Needs mmdebstrap.
+
+    Raises EnvironmentProblem with the end of its output.
+    """
+    if shutil.which("mmdebstrap") is None:
+        raise EnvironmentProblem("an image from packages needs mmdebstrap (apt-get install mmdebstrap)")
+    names = ",".join(dict.fromkeys((*ALWAYS, *packages)))
+    say(f"mmdebstrap {SUITE}: {names}")
+    with tempfile.TemporaryFile() as log:
+        made = subprocess.Popen(
+            ["mmdebstrap", "--variant=minbase", f"--include={names}", SUITE, "-"], stdout=subprocess.PIPE, stderr=log
+        )
+        try:
+            client.import_image_from_stream(made.stdout, repository=image)
+        finally:
+            made.stdout.close()  # type: ignore[union-attr]
+            failed = made.wait() != 0
+        if failed:
+            log.seek(0)
+            tail = log.read().decode("utf-8", "replace").strip().splitlines()[-_TAIL:]
+            client.remove_image(image, force=True)
+            raise EnvironmentProblem(f"building {image} from packages: {' / '.join(tail)}")
+
+
+METHODS: dict[str, Callable[[Any, str, Sequence[str], Callable[[str], None]], None]] = {
+    "dockerfile": from_dockerfile,
+    "packages": from_packages,
+}
