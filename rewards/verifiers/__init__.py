@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from rewards.verifiers.asserts import AssertsVerifier
 from rewards.verifiers.base import GroupVerifier, ProgramVerifier
+from rewards.verifiers.checker import CheckerVerifier
 from rewards.verifiers.custom import CustomVerifier
 from rewards.verifiers.function import FunctionVerifier
+from rewards.verifiers.math import MathVerifier
+from rewards.verifiers.stdio import StdioVerifier
+from rewards.verifiers.unit_tests import UnitTestsVerifier
 
 VERIFIERS: dict[str, ProgramVerifier | GroupVerifier] = {
     "function": FunctionVerifier(),
     "asserts": AssertsVerifier(),
+    "stdio": StdioVerifier(),
+    "checker": CheckerVerifier(),
+    "unit_tests": UnitTestsVerifier(),
     "custom": CustomVerifier(),
+    "math": MathVerifier(),
 }

@@ -6,41 +6,19 @@ programs, retries and fills in the reward. A group verifier judges all completio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 from assay.errors import DataError
 from assay.types import RewardResult, RolloutGroup, Task, TestVerdict, Verdict
+from rewards.bench import Bench
 from rewards.languages import Language
-from rewards.sandbox.base import MIB, Limits, Sandbox
-
-T = TypeVar("T")
+from rewards.sandbox.base import MIB, Limits
 
 START_CPU_S, START_WALL_S = 2.0, 5.0  #: on top of the tests' own limits, for the driver around them
 LEAST_MEMORY = 64 * MIB
 _LIMIT_KEYS = {"cpu_s": float, "wall_s": float, "memory_bytes": int, "output_bytes": int, "processes": int}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """Where a program is judged: a sandbox, the limits of one test, and what may be kept between programs."""
-
-    sandbox: Sandbox
-    limits: Limits
-    stop_on_timeout: bool = True  #: tests after one that ran out of time cannot change an all-or-nothing reward
-    value_bytes: int = 1 << 20  #: largest value one test may claim
-    kept: dict[Any, Any] = field(default_factory=dict)  #: drivers and expected values, by what they were made from
-
-    def keep(self, key: Any, make: Callable[[], T]) -> T:
-        """The kept value of `key`, made when it is not there. Two threads may both make it; that is harmless."""
-        if key not in self.kept:
-            self.kept[key] = make()
-        return self.kept[key]
-
-    def limits_for(self, overrides: Mapping[str, float]) -> Limits:
-        """The limits of one test, with those the task sets itself."""
-        return replace(self.limits, **overrides)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,9 @@
 
     def brevity(prompts, completions, **columns) -> list[float | None]
 
-The function is loaded from a file, never by module name, and called once per group with lists of G entries:
+The function is loaded from a file, never by module name, or is an entry point of the group `assay.rewards`. One that
+is decorated with `rewards.define.reward` judges one completion at a time in processes of its own (see there). Any other
+is called once per group with lists of G entries:
 `prompts` are conversations, `completions` are conversations of one assistant message, `completion_ids` are token
 ids, and each column of the answer record is repeated G times. It may be a coroutine function. It is the user's own
 code and runs here, without a box: it must not execute what a completion says.
@@ -16,16 +18,15 @@ of another length or an exception is a failure of the function, not of the compl
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError, InfraFailure, boundary
 from assay.types import RewardResult, RolloutGroup, Task, Verdict
+from rewards.define import terms_of
+from rewards.processes import call_each, load
 from rewards.verifiers.base import record_of
 
 RewardFunction = Callable[..., Any]
@@ -42,6 +43,11 @@ class CustomVerifier:
         """One result per completion. Raises InfraFailure when the function raises or returns no list of G entries."""
         function, columns = _function_of(group.task)
         count = len(group.completions)
+        terms = terms_of(function)
+        if terms is not None:
+            texts = [completion.text for completion in group.completions]
+            asked = group.task.messages[-1].content
+            return [_result(said) for said in call_each(group.task.answer["function"], terms, asked, texts, columns)]
         prompt = [{"role": message.role, "content": message.content} for message in group.task.messages]
         with boundary(f"reward function {group.task.answer['function']}"):
             rewards = function(
@@ -64,40 +70,30 @@ async def _wait_for(rewards: Any) -> Any:
 
 
 def _result(reward: Any) -> RewardResult:
+    if isinstance(reward, str):
+        return _failed(f"the reward function failed: {reward:.300}")
     try:
         number = None if reward is None else float(reward)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if number is None or not math.isfinite(number):
-        detail = f"the reward function gave {reward!r:.100}"
-        return RewardResult(verdict=Verdict.INFRA, reward=None, detail=detail, isolation="none:user's own code")
+        return _failed(f"the reward function gave {reward!r:.100}")
     verdict = Verdict.AC if number > 0 else Verdict.WA
     return RewardResult(verdict=verdict, reward=number, parts={"compiler": number}, isolation="none:user's own code")
 
 
+def _failed(detail: str) -> RewardResult:
+    return RewardResult(verdict=Verdict.INFRA, reward=None, detail=detail, isolation="none:user's own code")
+
+
 def _function_of(task: Task) -> tuple[RewardFunction, Mapping[str, Any]]:
     answer = record_of(task, ("function",), ("columns",))
-    name = answer["function"]
-    path, _, attribute = name.rpartition(":") if isinstance(name, str) else ("", "", "")
-    if not path.endswith(".py") or not attribute:
-        raise DataError(f"task {task.id!r}: function={name!r} must look like path/to/file.py:function")
     columns = answer.get("columns", {})
     if not isinstance(columns, Mapping):
         raise DataError(f"task {task.id!r}: columns must be a mapping of column names to values")
-    function = getattr(_module_at(str(Path(path).expanduser().resolve())), attribute, None)
-    if not callable(function):
-        raise DataError(f"task {task.id!r}: {path} has no function {attribute!r}")
-    return function, columns
-
-
-@lru_cache(maxsize=64)
-def _module_at(path: str) -> Any:
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file with reward functions")
-    # A name nobody imports, so that the file never shadows a module of that name.
-    spec = importlib.util.spec_from_file_location(f"assay_custom_{abs(hash(path)):x}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with boundary(f"loading {path}"):
-        spec.loader.exec_module(module)
-    return module
+    if not isinstance(answer["function"], str):
+        raise DataError(f"task {task.id!r}: function={answer['function']!r} must be text")
+    try:
+        return load(answer["function"]), columns
+    except DataError as error:
+        raise DataError(f"task {task.id!r}: {error}") from None

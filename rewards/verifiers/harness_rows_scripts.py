@@ -1,0 +1,242 @@
+"""How tests run in the languages that are interpreted: mostly the answer has a file of its own, which they load."""
+
+from __future__ import annotations
+
+from rewards.verifiers.harness_row import ASSERT, THROW, Harness
+
+JAVASCRIPT = Harness(can_fail=rf"{ASSERT}|{THROW}|\bprocess\.exit\b", way="driver", sites=r"\bassert(?:\.\w+)*\s*\(")
+
+TYPESCRIPT = Harness(
+    can_fail=JAVASCRIPT.can_fail,
+    way="driver",
+    sites=JAVASCRIPT.sites,
+    between="\n/* */;\n",
+    after='\n;(globalThis as any)["unit_@ID@"]();\n',
+)
+
+PHP = Harness(
+    can_fail=rf"{ASSERT}|{THROW}|\bexit\b|\bdie\b",
+    separate=True,
+    flags=("-d", "zend.assertions=1", "-d", "assert.exception=1"),
+    program=((r"\A(?!\s*<\?php)", "<?php\n"),),
+    # the switches can be turned back while the program runs; a function of ours cannot
+    tests=((r"\A\s*<\?php\b", ""), (r"(?<![\w>:$])assert\s*\(", "unit_pass_@ID@(")),
+    before="""<?php
+unlink(__FILE__);
+$unit_passed_@ID@ = 0;
+function unit_pass_@ID@($held, $said = null) {
+    if (!$held) { throw new Exception("assertion failed"); }
+    $GLOBALS['unit_passed_@ID@']++;
+}
+require './@GIVEN@';
+""",
+    after='\nfwrite(STDOUT, "\\n@SECRET@ $unit_passed_@ID@ " . trim(fgets(STDIN)) . "\\n");\n',
+    processes=1,
+)
+
+_MINITEST = Harness(
+    can_fail=r"\bassert|\bflunk\b|\brefute",
+    separate=True,
+    before="""File.delete(__FILE__)
+require 'minitest'
+Minitest.seed = 1 if Minitest.respond_to?(:seed=)
+Minitest::Assertions.freeze
+load './@GIVEN@'
+""",
+    after="""
+unit_passed_@ID@ = 0
+Minitest::Runnable.runnables.each do |tests|
+  tests.runnable_methods.each do |name|
+    result = Minitest.run_one_method(tests, name)
+    unless result.passed? && !result.skipped?
+      $stderr.puts("Failure: #{name}", result.failures)
+      exit!(1)
+    end
+    unit_passed_@ID@ += result.assertions
+  end
+end
+$stdout.flush
+STDOUT.syswrite("\\n@SECRET@ #{unit_passed_@ID@} #{STDIN.gets}")
+exit!(0)
+""",
+    sites=r"\bassert(?:_\w+)?\b|\brefute",
+    every_site=False,
+)
+
+RUBY = Harness(
+    can_fail=r"\bassert|\braise\b|\bexit\b|\babort\b|\bflunk\b|\brefute",
+    separate=True,
+    instead=(r"\bMinitest::Test\b", _MINITEST),
+    # the framework would run its tests when the program leaves; they run here instead, and all of them have to
+    before="""File.delete(__FILE__)
+require 'test/unit'
+require 'test/unit/testresult'
+Test::Unit::AutoRunner.need_auto_run = false
+Test::Unit::Assertions.freeze
+load './@GIVEN@'
+""",
+    after="""
+unit_passed_@ID@ = 0
+Test::Unit::TestCase::DESCENDANTS.each do |tests|
+  suite = tests.suite
+  next if suite.size == 0
+  result = Test::Unit::TestResult.new
+  suite.run(result) { |*| }
+  whole = result.passed? && result.run_count == suite.size && result.omission_count == 0 && result.pending_count == 0
+  unless whole
+    result.faults.each { |fault| $stderr.puts(fault.long_display) }
+    exit!(1)
+  end
+  unit_passed_@ID@ += result.assertion_count
+end
+$stdout.flush
+STDOUT.syswrite("\\n@SECRET@ #{unit_passed_@ID@} #{STDIN.gets}")
+exit!(0)
+""",
+    sites=r"\bassert(?:_\w+)?\b|\brefute",
+    every_site=False,
+)
+
+PERL = Harness(
+    can_fail=r"\bexit\b|\bdie\b|\bcroak\b",
+    separate=True,
+    tests=((r"^\s*use\s+Test::Deep\s*;", ""), (r"\beq_deeply\s*\(", "unit_pass_@ID@(")),
+    # Test::Deep is no part of Perl, and an answer could replace it; for plain data this is what it does
+    before="""unlink $0;
+use POSIX ();
+my $unit_passed_@ID@ = 0;
+sub unit_same_@ID@ {
+    my ($got, $wanted) = @_;
+    return !defined $got && !defined $wanted if !defined $got || !defined $wanted;
+    return 0 if ref $got ne ref $wanted;
+    return $got eq $wanted if !ref $got;
+    if (ref $got eq 'ARRAY') {
+        return 0 if @$got != @$wanted;
+        unit_same_@ID@($got->[$_], $wanted->[$_]) || return 0 for 0 .. $#$got;
+        return 1;
+    }
+    if (ref $got eq 'HASH') {
+        return 0 if keys %$got != keys %$wanted;
+        (exists $wanted->{$_} && unit_same_@ID@($got->{$_}, $wanted->{$_})) || return 0 for keys %$got;
+        return 1;
+    }
+    return $got == $wanted;
+}
+sub unit_pass_@ID@ {
+    my $held = unit_same_@ID@(@_);
+    syswrite(STDERR, "assertion failed\n") if !$held;
+    $unit_passed_@ID@++ if $held;
+    return $held;
+}
+do './@GIVEN@';
+die $@ if $@;
+""",
+    after="""
+my $unit_rest_@ID@ = <STDIN>;
+syswrite(STDOUT, "\\n@SECRET@ $unit_passed_@ID@ $unit_rest_@ID@");
+POSIX::_exit(0);
+""",
+    processes=1,
+)
+
+LUA = Harness(
+    can_fail=r"\blu\.assert|\bassert\b|\berror\b|\bos\.exit\b",
+    tests=(
+        (r"^\s*(?:local\s+)?lu\s*=\s*require\s*\(?\s*['\"]luaunit['\"]\s*\)?", ""),
+        (r"^\s*os\.exit\s*\(\s*lu\.LuaUnit\.run\s*\(\s*\)\s*\)", ""),
+        (r"\blu\.assertEquals\s*\(", "unit_pass_@ID@("),
+    ),
+    # luaunit is no part of Lua, and an answer could replace it; for numbers, strings and tables this is what it does
+    before="""os.remove(arg[0])
+local unit_io_@ID@, unit_leave_@ID@, unit_type_@ID@, unit_next_@ID@, unit_error_@ID@ = io, os.exit, type, next, error
+local unit_raw_@ID@, unit_get_@ID@, unit_passed_@ID@ = rawequal, rawget, 0
+local function unit_same_@ID@(got, wanted)
+  if unit_type_@ID@(got) ~= "table" or unit_type_@ID@(wanted) ~= "table" then
+    return unit_type_@ID@(got) == unit_type_@ID@(wanted) and got == wanted
+  end
+  for key, value in unit_next_@ID@, got do
+    if not unit_same_@ID@(value, unit_get_@ID@(wanted, key)) then return false end
+  end
+  for key in unit_next_@ID@, wanted do
+    if unit_raw_@ID@(unit_get_@ID@(got, key), nil) then return false end
+  end
+  return true
+end
+local function unit_pass_@ID@(got, wanted)
+  if not unit_same_@ID@(got, wanted) then unit_error_@ID@("assertion failed", 2) end
+  unit_passed_@ID@ = unit_passed_@ID@ + 1
+end
+""",
+    after="""
+@CALLS@
+unit_io_@ID@.stdout:write("\\n@SECRET@ ", unit_passed_@ID@, " ", unit_io_@ID@.read("l"), "\\n")
+unit_io_@ID@.stdout:flush()
+unit_leave_@ID@(0, false)
+""",
+    calls=(r"^\s*function\s+(test\w*)\s*\(", "{name}()"),
+    processes=1,
+)
+
+BASH = Harness(
+    can_fail=r"\[\[|\[ |\btest\b|\bexit\b|\breturn\b",
+    separate=True,
+    # keywords, which no function of the answer can stand in for; one that fails is one less, whatever `exit` has become
+    tests=(
+        (
+            r"^([ \t]*)(\[\[.*\]\])[ \t]*$",
+            r"\1if \2; then unit_pass_@ID@+=.; else echo 'assertion failed' >&2; exit 1; fi",
+        ),
+    ),
+    before='rm -f -- "$0"\nsource ./@GIVEN@\nunit_pass_@ID@=\n',
+    after="\nread -r unit_rest_@ID@\n"
+    'printf \'\\n%s %s %s\\n\' @SECRET@ "${#unit_pass_@ID@}" "$unit_rest_@ID@"\nexit 0\n',
+    sites=r"unit_pass_@ID@\+=",
+)
+
+R = Harness(
+    can_fail=r"\bstopifnot\b|\bstop\b|\bquit\b|\bexpect_",
+    separate=True,
+    tests=((r"(?<![:\w.])(stopifnot|isTRUE|all\.equal|identical)\s*\(", r"base::\1("),),
+    before='invisible(base::file.remove("@SOURCE@"))\nbase::source("./@GIVEN@")\n'
+    # comparing calls methods by their name, and would find those of the answer first
+    'base::rm(list = base::grep("^(all[.]equal|Ops|[=!]=)", base::ls(base::globalenv(), all.names = TRUE), '
+    "value = TRUE), envir = base::globalenv())\n",
+    after='\nbase::cat(base::paste0("\\n@SECRET@ 0 ", base::readLines(base::file("stdin"), 1), "\\n"))\n'
+    "base::quit(status = 0)\n",
+    sites="",
+)
+
+JULIA = Harness(
+    can_fail=r"@test\b|@assert\b|\berror\(|\bthrow\(",
+    separate=True,
+    tests=((r"^\s*using\s+Test\b.*$", ""), (r"(?<![.\w])@(testset|test|test_throws)\b", r"unit_test_@ID@.@\1")),
+    before='rm(@__FILE__)\ninclude("@GIVEN@")\nimport Test as unit_test_@ID@\n',
+    after='\nBase.print("\\n@SECRET@ 0 ", Base.readline(), "\\n")\n',
+    sites="",
+)
+
+RACKET = Harness(
+    can_fail=r"\(check-|\(error\b|\(raise\b",
+    program=((r"\A(?!\s*(?:;.*\s*)*#lang)", "#lang racket\n"),),
+    # a check that fails is only written to standard error; here it is remembered, and one that holds is counted;
+    # with a prefix, it is not one that the answer defines
+    tests=((r"\(check-", "(unit_@ID@:check-"),),
+    between="""
+(require (prefix-in unit_@ID@: rackunit))
+(define unit_failed_@ID@ #f)
+(define unit_passed_@ID@ 0)
+(unit_@ID@:current-check-handler
+ (lambda (failure) (set! unit_failed_@ID@ #t) (eprintf "assertion failed: ~a\\n" failure)))
+(unit_@ID@:current-check-around
+ (let ([around (unit_@ID@:current-check-around)])
+   (lambda (check) (around check) (set! unit_passed_@ID@ (add1 unit_passed_@ID@)))))
+""",
+    after="""
+(unless unit_failed_@ID@
+  (printf "\\n@SECRET@ ~a ~a\\n" unit_passed_@ID@ (read-line))
+  (flush-output)
+  (exit 0))
+(exit 1)
+""",
+    sites=r"\(unit_@ID@:check-",
+)

@@ -1,0 +1,30 @@
+"""The table of `rewards.verifiers.harness_row`: how each language runs a task's test text beside an answer."""
+
+from __future__ import annotations
+
+from rewards.verifiers.harness_row import Harness
+from rewards.verifiers.harness_rows_compiled import CPP, CSHARP, GO, JAVA, RUST, SCALA, SWIFT, C, D
+from rewards.verifiers.harness_rows_scripts import BASH, JAVASCRIPT, JULIA, LUA, PERL, PHP, RACKET, RUBY, TYPESCRIPT, R
+
+#: by the name of the language's row; Python's stands in `rewards.verifiers.unit_python`
+HARNESSES: dict[str, Harness] = {
+    "c": C,
+    "cpp": CPP,
+    "java": JAVA,
+    "rust": RUST,
+    "go": GO,
+    "csharp": CSHARP,
+    "d": D,
+    "swift": SWIFT,
+    "scala": SCALA,
+    "javascript": JAVASCRIPT,
+    "typescript": TYPESCRIPT,
+    "php": PHP,
+    "ruby": RUBY,
+    "perl": PERL,
+    "lua": LUA,
+    "bash": BASH,
+    "r": R,
+    "julia": JULIA,
+    "racket": RACKET,
+}

@@ -1,0 +1,138 @@
+"""Test texts in Python, for the verifier "unit_tests": taken apart on the host, run beside the answer in the box.
+
+Every `assert` is rewritten so that it counts, and one that compares with == so that it asks who does the comparing.
+Test cases of `unittest` are run whole, and none of them may be skipped.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import DataError
+from assay.types import TestVerdict, Verdict
+from rewards import drivers
+from rewards.bench import Bench
+from rewards.records import Report, verdicts
+from rewards.sandbox.base import Limits, RunResult
+from rewards.values import decode, parse
+
+_IN_BOX = Path(__file__).resolve().parents[1] / "sandbox" / "unit_python.py"
+_CASES = ("TestCase", "unittest.TestCase")
+_SHOWN = 300  #: characters of an assertion in the detail of one that failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonTests:
+    """One test text, ready for the box."""
+
+    source: str
+    modules: tuple[str, ...]  #: what it imports
+    names: tuple[str, ...]  #: what it may want of the answer
+    asserts: int  #: how many assertions have to hold at least
+    cases: int  #: how many methods of test cases have to run at least
+
+
+def prepare(where: str, text: str, *, module: str, entry_point: str) -> PythonTests:
+    """Take a test text apart. Raises DataError for one that is not Python or could not fail."""
+    try:
+        tree = ast.parse(text.replace("\r\n", "\n"))
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"{where}: not Python: {error}") from None
+    nodes = list(ast.walk(tree))
+    asserts = sum(isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant) for node in nodes)
+    cases = sum(_methods(node) for node in nodes if isinstance(node, ast.ClassDef))
+    if not asserts and not cases and not any(isinstance(node, ast.Raise) for node in nodes):
+        raise DataError(f"{where}: asserts nothing, so anything would pass it")
+    mentioned = {node.id for node in nodes if isinstance(node, ast.Name)} - set(dir(builtins))
+    mentioned |= {entry_point} if entry_point else set()
+    source = ast.unparse(ast.fix_missing_locations(_Counted().visit(tree)))
+    return PythonTests(
+        source=source,
+        modules=tuple(sorted(_imported(nodes) - {module})),
+        names=tuple(sorted(mentioned)),
+        asserts=max(_straight(tree.body), bool(asserts and not cases)),
+        cases=cases,
+    )
+
+
+def judge(
+    bench: Bench, limits: Limits, program: str, tests: PythonTests, module: str
+) -> tuple[str | None, TestVerdict]:
+    """Run one test text after `program`, in a box of its own: why there is no program, and the verdict."""
+    name, token = secrets.token_hex(8), secrets.token_hex(16)
+    prelude = f"{_IN_BOX.read_text()}\nrun_{name}, end_{name} = assay_unit({token!r}, {tests.modules!r})\n"
+    setup = f"run_{name}(globals(), {tests.source!r}, {tests.names!r}, {module!r})\n"
+    parts = {
+        "prelude": f"{prelude}del assay_unit, assay_restorer, assay_comparison\n",
+        "answer": program,
+        "setup": setup,
+    }
+    run, report = drivers.call_python(bench, limits, parts, [f"end_{name}()"])
+    return report.no_program, _verdict(run, report, token, tests)
+
+
+def _verdict(run: RunResult, report: Report, token: str, tests: PythonTests) -> TestVerdict:
+    def right(data: bytes) -> bool:
+        value = decode(parse(data), exact=True)
+        if type(value) is not list or len(value) != 3 or value[0] != token:
+            return False
+        return type(value[1]) is type(value[2]) is int and value[1] >= tests.asserts and value[2] >= tests.cases
+
+    (found,) = verdicts(run, report, [right])
+    if found.verdict is Verdict.RE and found.detail.startswith("AssertionError"):
+        return TestVerdict(
+            verdict=Verdict.WA,
+            cpu_s=found.cpu_s,
+            wall_s=found.wall_s,
+            memory_bytes=found.memory_bytes,
+            detail=found.detail,
+        )
+    return found
+
+
+class _Counted(ast.NodeTransformer):
+    """`assert A == B` becomes `assert assay_hold(assay_same(A, B))`, any other one `assert assay_hold(...)`."""
+
+    def visit_Assert(self, node: ast.Assert) -> ast.Assert:
+        test: Any = node.test
+        said = node.msg or ast.Constant(ast.unparse(test)[:_SHOWN])
+        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+            test = _call("assay_same", test.left, test.comparators[0])
+        return ast.Assert(test=_call("assay_hold", test), msg=said)
+
+
+def _call(name: str, *arguments: ast.expr) -> ast.Call:
+    return ast.Call(func=ast.Name(id=name, ctx=ast.Load()), args=list(arguments), keywords=[])
+
+
+def _methods(node: ast.ClassDef) -> int:
+    """How many tests a test case has, as far as can be read off it."""
+    if not any(ast.unparse(base) in _CASES for base in node.bases):
+        return 0
+    return len({item.name for item in node.body if isinstance(item, ast.FunctionDef) and item.name.startswith("test")})
+
+
+def _imported(nodes: Sequence[ast.AST]) -> set[str]:
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+
+
+def _straight(body: Sequence[ast.stmt]) -> int:
+    """How many assertions have to hold when `body` runs to its end: those it must come to.
+
+    Those of functions count where the function is called by name at this level; those in loops and branches do not.
+    """
+    defined = {item.name: item.body for item in body if isinstance(item, ast.FunctionDef)}
+    count = sum(isinstance(item, ast.Assert) for item in body)
+    for item in body:
+        if isinstance(item, ast.Expr) and isinstance(item.value, ast.Call) and isinstance(item.value.func, ast.Name):
+            inside = defined.get(item.value.func.id, ())
+            ends_early = any(isinstance(node, ast.Return) for part in inside for node in ast.walk(part))
+            count += 0 if ends_early else sum(isinstance(part, ast.Assert) for part in inside)
+    return count
