@@ -21,7 +21,9 @@ COMMANDS = {
     "grpo": ("train", "GRPO on a policy that exists, against tests, the reward model, or both"),
     "eval": ("train", "pass@1 of a policy on the held-out tasks, greedy and sampled"),
     "check-tasks": ("check_tasks", "run reference solutions: gold must pass, an empty answer must fail"),
+    "reward": ("reward", "check a reward: gold, empty, wrong, constant and tampering answers to each task"),
     "report": ("report", "write RUN/report.html from what a run left behind"),
+    "sandbox": ("sandbox", "build the image of the docker tier; test every language in a tier"),
     "doctor": ("doctor", "what this machine offers: versions, compilers, isolation, devices"),
 }
 
@@ -41,9 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"assay {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"assay {arguments.command}: the disk is full ({error}); free space and go on", file=sys.stderr)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full and error.filename is None:
+            raise  # not about a file, so a bug, which keeps its traceback
+        what = f"the disk is full ({error}); free space, and give the same command again" if full else str(error)
+        print(f"assay {arguments.command}: {what}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"assay {arguments.command}: {interrupt or 'interrupted'}", file=sys.stderr)
@@ -85,14 +89,40 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", metavar="FOLDER", help="the checkpoint to evaluate; policy.path if not given")
 
 
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a JSONL file of tasks")
     parser.add_argument("--format", default="assay", help="row format: assay, mbpp")
-    parser.add_argument("--limit", type=int, help="only the first so many")
+    parser.add_argument("--limit", type=_positive, help="only the first so many")
+
+
+def _reward_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("check",))
+    _check_arguments(parser)
+    parser.add_argument("--tier", default="local", choices=("docker", "local", "weak"), help="%(default)s")
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
+
+
+def _sandbox_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("build", "test"), help="build the image and test it; or only test")
+    parser.add_argument("--tier", default="docker", choices=("docker", "local", "weak"), help="%(default)s")
+    parser.add_argument("--image", default="assay-sandbox", help="%(default)s")
+    parser.add_argument("--runtime", help="another container runtime, such as runsc (gVisor)")
+    parser.add_argument("--languages", default="all", metavar="A,B,...", help="%(default)s")
+    parser.add_argument(
+        "--source",
+        default="auto",
+        choices=("auto", "dockerfile", "packages"),
+        help="dockerfile needs a registry of images, packages only Debian's; auto tries both",
+    )
 
 
 def _no_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +133,9 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "grpo": _grpo_arguments,
     "eval": _eval_arguments,
     "check-tasks": _check_arguments,
+    "reward": _reward_arguments,
     "report": _report_arguments,
+    "sandbox": _sandbox_arguments,
     "doctor": _no_arguments,
 }
 

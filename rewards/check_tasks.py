@@ -70,7 +70,8 @@ def check_tasks(tasks: Iterable[Task], scorer: Scorer) -> TaskReport:
 
 
 def _cause(task: Task, language: Language, scorer: Scorer) -> str:
-    empty = scorer.score_text(task, f"```{language.name}\n{_NOTHING[language.name]}\n```")
+    nothing = _NOTHING.get(language.name, "")
+    empty = scorer.score_text(task, f"```{language.name}\n{nothing}\n```")
     if empty.verdict in (Verdict.AC, Verdict.INFRA):
         return f"an empty program should fail: {_told(empty)}"
     if task.reference is None:
@@ -79,7 +80,7 @@ def _cause(task: Task, language: Language, scorer: Scorer) -> str:
     return "" if reference.verdict is Verdict.AC else f"the reference should pass: {_told(reference)}"
 
 
-#: A program that does nothing at all, in each language; a comment keeps extraction from taking it for no program.
+#: A program that does nothing at all; a comment keeps extraction from taking it for no program.
 _NOTHING = {"python": "# nothing", "c": "/* nothing */"}
 
 

@@ -14,6 +14,7 @@ import yaml
 from assay.cli import COMMANDS
 from assay.commands.context import Run, leave_report
 from assay.commands.schema import RunConfig
+from assay.commands.stages import base_policy
 from assay.config import validate
 from assay.errors import DataError
 from assay.lineage import Lineage
@@ -60,6 +61,7 @@ def config(tmp_path: Path, **tree: object) -> str:
         ("report", ["nowhere"], "nowhere"),
         ("check-tasks", ["nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
         ("check-tasks", ["x", "--format", "apps"], "no such format"),
+        ("eval", ["configs/mbpp.yaml", "--policy", "/nowhere/at/all"], "no such folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(command: str, extra: list[str], said: str):
@@ -103,8 +105,49 @@ def test_a_run_keeps_absolute_paths_and_leaves_hub_names_alone(tmp_path: Path, m
     assert Run.reopen(tmp_path / "run").config.tasks == kept.tasks
     assert kept.tasks.train is not None and kept.tasks.heldout is not None and kept.sft is not None
     assert kept.tasks.train.path == kept.sft.data == str(tmp_path / "tasks.jsonl")
-    assert kept.tasks.heldout.path == "nowhere.jsonl"
+    assert kept.tasks.heldout.path == str(tmp_path / "nowhere.jsonl")
     assert kept.policy.path == "someone/some-model"
+
+
+def test_a_policy_that_exists_stays_as_old_as_it_is(tmp_path: Path):
+    """Recorded anew it would look younger than the stages made from it, and none could be taken up."""
+    tree = {"run_dir": str(tmp_path / "run"), "policy": {"path": "someone/some-model"},
+            "tasks": {"train": {"path": "t.jsonl"}}}  # fmt: skip
+    run = Run.open(validate(RunConfig, tree, "test"))
+    assert base_policy(run) == "someone/some-model"
+    first = run.lineage.artifacts["base"]["finished"]
+    run.lineage.record("sft", kind="policy", path="x", parents=["base"])
+    again = Run.reopen(tmp_path / "run")
+    base_policy(again)
+    assert again.lineage.artifacts["base"]["finished"] == first
+
+
+def test_a_failed_write_leaves_the_settings_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tree = {"run_dir": str(tmp_path / "run"), "policy": {"init": {}}, "tasks": {"train": {"path": "t.jsonl"}}}
+    Run.open(validate(RunConfig, tree, "test"))
+    before = (tmp_path / "run" / "config.yaml").read_text()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        Run.open(validate(RunConfig, {**tree, "seed": 3}, "test"))
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_a_mistake_in_the_first_attempt_does_not_lock_the_folder(tmp_path: Path):
+    policy = {"path": "someone/some-model"}
+    tree = {"run_dir": str(tmp_path / "run"), "policy": policy, "tasks": {"train": {"path": "nowhere.jsonl"}}}
+    base_policy(Run.open(validate(RunConfig, tree, "test")))
+    Run.open(validate(RunConfig, {**tree, "tasks": {"train": {"path": "elsewhere.jsonl"}}}, "test"))
+
+
+def test_there_must_be_something_to_resume(tmp_path: Path):
+    run = config(tmp_path, grpo={})
+    Run.open(validate(RunConfig, yaml.safe_load(Path(run).read_text()), "test"))
+    result = assay("grpo", "--resume", str(tmp_path / "run"))
+    assert result.returncode == 2 and "nothing to resume" in result.stderr
 
 
 def test_a_report_that_cannot_be_written_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,116 @@
+"""Reward functions in processes: typed, timed, concurrent, and never able to blame the completion for a failure."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from assay.errors import DataError
+from assay.types import Message, RewardResult, Task, Verdict
+from rewards.define import reward
+from rewards.reward_check import as_group
+from rewards.verifiers.custom import CustomVerifier
+from rewards.verifiers.math import MathVerifier
+
+SOURCE = """
+import os, time
+from rewards.define import reward
+
+@reward(timeout_s=2, concurrency=2)
+def brevity(prompt: str, completion: str, *, target: int) -> float | None:
+    if completion == "crash": os._exit(3)
+    if completion == "raise": raise ValueError("no")
+    if completion == "hang": time.sleep(60)
+    if completion == "nothing": return None
+    if completion == "nan": return float("nan")
+    return 1.0 if len(completion) <= target and prompt == "hi" else 0.0
+
+@reward(timeout_s=5)
+class Counted:
+    def __init__(self):
+        self.calls = 0
+    def __call__(self, prompt: str, completion: str) -> float:
+        self.calls += 1
+        return float(self.calls)
+
+@reward(timeout_s=10, concurrency=2)
+def slow(prompt, completion):
+    time.sleep(1)
+    return os.getpid()
+"""
+
+
+def judged(tmp_path: Path, name: str, texts: list[str], **columns: object) -> list[RewardResult]:
+    path = tmp_path / "mine.py"
+    path.write_text(SOURCE)
+    answer = {"function": f"{path}:{name}", "columns": columns}
+    task = Task(id="t", messages=(Message(role="user", content="hi"),), verifier="custom", answer=answer)
+    return CustomVerifier().judge_group(as_group(task, texts))
+
+
+def test_each_completion_is_judged_alone_and_failures_are_never_its_fault(tmp_path: Path):
+    texts = ["abc", "abcdef", "raise", "crash", "nothing", "nan", "hang", "ab"]
+    results = judged(tmp_path, "brevity", texts, target=3)
+    assert [r.reward for r in results] == [1.0, 0.0, None, None, None, None, None, 1.0]
+    assert [r.verdict for r in results[2:7]] == [Verdict.INFRA] * 5
+    assert "ValueError: no" in results[2].detail
+    assert "no answer within 2 s" in results[6].detail
+
+
+def test_a_class_is_made_once_per_process(tmp_path: Path):
+    assert [r.reward for r in judged(tmp_path, "Counted", ["a", "b", "c"])] == [1.0, 2.0, 3.0]
+
+
+def test_calls_run_side_by_side(tmp_path: Path):
+    judged(tmp_path, "slow", ["start"])
+    started = time.monotonic()
+    processes = {r.reward for r in judged(tmp_path, "slow", ["a", "b", "c", "d"])}
+    assert len(processes) == 2
+    assert time.monotonic() - started < 3.5  # four seconds one after another
+
+
+def test_terms_and_names_are_checked(tmp_path: Path):
+    with pytest.raises(ValueError, match="positive"):
+        reward(timeout_s=0)
+    task = Task(
+        id="t", messages=(Message(role="user", content="hi"),), verifier="custom", answer={"function": "no-such-entry"}
+    )
+    with pytest.raises(DataError, match="neither path/to/file.py:function nor an entry point"):
+        CustomVerifier().check_group(task)
+
+
+def math_task(answer: str) -> Task:
+    return Task(id="m", messages=(Message(role="user", content="?"),), verifier="math", answer={"answer": answer})
+
+
+@pytest.mark.parametrize(
+    ("gold", "text", "right"),
+    [
+        ("\\frac{1}{2}", "So it is $\\boxed{0.5}$.", True),
+        ("\\frac{1}{2}", "So it is $\\boxed{\\frac{2}{4}}$.", True),
+        ("\\frac{1}{2}", "So it is $\\boxed{2}$.", False),
+        ("so 6 * 7 = 42\n#### 1,042", "The answer is 1042.", True),
+        ("#### 42", "It is 42 for most people, but here 41.", False),
+        ("(1, 2)", "$\\boxed{(1,2)}$", True),
+        ("x^2+1", "$\\boxed{1+x^2}$", True),
+        ("7", "", False),
+        ("7", "no number at all", False),
+    ],
+)
+def test_final_answers_are_compared_as_mathematics(gold: str, text: str, right: bool):
+    (result,) = MathVerifier().judge_group(as_group(math_task(gold), [text]))
+    assert (result.verdict is Verdict.AC) == right
+    assert result.reward == float(right)
+
+
+def test_an_answer_that_cannot_be_evaluated_is_refused_and_the_next_is_judged():
+    bomb = "$\\boxed{9^{9^{9^{9^{9}}}}}$"
+    results = MathVerifier().judge_group(as_group(math_task("7"), [bomb, "$\\boxed{7}$"]))
+    assert [r.reward for r in results] == [0.0, 1.0]
+
+
+def test_a_reference_that_is_no_answer_is_refused():
+    with pytest.raises(DataError, match="final answer"):
+        MathVerifier().check_group(math_task(" "))
