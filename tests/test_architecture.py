@@ -101,7 +101,8 @@ def test_broad_excepts_stand_only_in_boundary():
                 names = [n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)] if node.type else [""]
                 if {"", "Exception", "BaseException"} & set(names) and not _reraises(node):
                     broad.append(f"{path.relative_to(ROOT)}:{node.lineno}")
-    assert [b for b in broad if not b.startswith("assay/errors.py")] == []
+    top_of_a_program = "rewards/sandbox/warm.py"  # which ends as an interpreter does, whatever the program raised
+    assert [b for b in broad if not b.startswith(("assay/errors.py", top_of_a_program))] == []
 
 
 def _reraises(handler: ast.ExceptHandler) -> bool:

@@ -136,7 +136,7 @@ def test_a_c_answer_without_the_function_does_not_link(function_task, bench):
         ({"entry_point": "main"}, "not a function name"),
         ({"returns": "string"}, "c functions return int, bool"),
         ({"parameters": [{"name": "x", "type": "float"}]}, "one of the types"),
-        ({"language": "cobol"}, "no language 'cobol'"),
+        ({"language": "klingon"}, "no language 'klingon'"),
         ({"limits": {"cpu": 1}}, "no limit 'cpu'"),
         ({"limits": {"cpu_s": 0}}, "positive"),
         ({"limits": {"memory_bytes": 1000}}, "a driver needs"),

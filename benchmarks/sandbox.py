@@ -1,0 +1,167 @@
+"""What a box costs, beside what people use instead, in one run on one machine.
+
+    .venv/bin/python benchmarks/sandbox.py [--rounds 60] [--rollouts 512] [--image assay-sandbox]
+
+The ways take turns, so that whatever else the machine does meets all of them; read the ratios, not the milliseconds.
+`fork` is a bare os.fork of an interpreter that waits, `exec` starts one, `harness` is a process per sample that calls
+exec() on it, as the HumanEval harness does, without any wall. Needs nothing else to run beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from assay.errors import AssayError
+from assay.types import Message, Task, Verdict
+from rewards.config import RewardsConfig, SandboxConfig
+from rewards.reward_check import as_group, quantile
+from rewards.sandbox.base import PYTHON_FLAGS, Job, Sandbox
+from rewards.sandbox.docker import DockerSandbox
+from rewards.sandbox.local import LocalSandbox
+from rewards.scorer import Scorer
+
+SCRIPT = "x = sum(range(100))\nprint(x)\n"
+TESTS = 20
+
+
+def by_fork() -> None:
+    child = os.fork()
+    if child == 0:
+        exec(compile("x = sum(range(100))", "s", "exec"), {})
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def by_exec() -> None:
+    python = LocalSandbox().python
+    subprocess.run([python, *PYTHON_FLAGS, "-c", SCRIPT], check=True, capture_output=True)
+
+
+def _unsafe(queue: Any) -> None:
+    names: dict[str, Any] = {}
+    exec("x = sum(range(100))", names)
+    queue.put(names["x"])
+
+
+def by_harness() -> None:
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_unsafe, args=(queue,))
+    process.start()
+    assert queue.get(timeout=10) == 4950
+    process.join()
+
+
+def by_docker_run(image: str) -> None:
+    subprocess.run(
+        ["docker", "run", "--rm", "--network=none", image, "/usr/bin/python3", *PYTHON_FLAGS, "-c", SCRIPT],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def in_box(sandbox: Sandbox, *, warm: bool) -> Callable[[], None]:
+    job = Job(argv=(sandbox.python, *PYTHON_FLAGS, "main.py"), files={"main.py": SCRIPT.encode()}, warm=warm)
+
+    def run() -> None:
+        assert sandbox.run(job).stdout == b"4950\n"
+
+    return run
+
+
+def take_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every way in every round; slow ways (over 0.2 s) take part in every tenth."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for name, way in ways.items():
+        way()  # what happens the first time is not the question
+        seconds[name].clear()
+    for number in range(rounds):
+        for name, way in ways.items():
+            if number % 10 and seconds[name] and seconds[name][0] > 0.2:
+                continue
+            started = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def runs(image: str, rounds: int) -> None:
+    local = LocalSandbox()
+    ways: dict[str, Callable[[], None]] = {
+        "fork (bare)": by_fork,
+        "exec (bare)": by_exec,
+        "harness (no wall)": by_harness,
+        "local, warm": in_box(local, warm=True),
+        "local, started": in_box(local, warm=False),
+    }
+    container = DockerSandbox(image)
+    try:
+        assert container.isolation
+        ways["docker, warm"] = in_box(container, warm=True)
+        ways["docker, started"] = in_box(container, warm=False)
+        ways["docker run"] = lambda: by_docker_run(image)
+    except AssayError as problem:
+        print(f"docker tier left out: {problem}")
+    try:
+        seconds = take_turns(ways, rounds)
+    finally:
+        local.close()
+        container.close()
+    base = median(seconds["fork (bare)"])
+    print(f"\n{'a Python run':<20}{'p50 ms':>9}{'p99 ms':>9}{'x fork':>8}{'runs/s':>8}")
+    for name, row in seconds.items():
+        middle = median(row)
+        print(f"{name:<20}{1e3 * middle:>9.2f}{1e3 * quantile(row, 0.99):>9.2f}{middle / base:>8.2f}{1 / middle:>8.0f}")
+
+
+def rewards(rollouts: int, tier: str, image: str) -> None:
+    """Score `rollouts` answers with 20 tests each, one worker, and say where the time goes."""
+    tests = [{"args": [n], "expected": n + 1} for n in range(TESTS)]
+    answer = {"language": "python", "entry_point": "f", "parameters": [{"name": "n", "type": "int"}],
+              "returns": "int", "tests": tests}  # fmt: skip
+    task = Task(id="b", messages=(Message(role="user", content="f"),), verifier="function", answer=answer)
+    texts = [f"```python\n# {n}\ndef f(n):\n    return n + {1 if n % 3 else 2}\n```" for n in range(rollouts)]
+    scorer = Scorer(RewardsConfig(sandbox=SandboxConfig(tier=tier, image=image)))  # type: ignore[arg-type]
+    try:
+        scorer.score_group(as_group(task, texts[:1] * 2))
+        started = time.perf_counter()
+        results = scorer.score_group(as_group(task, texts))
+        took = time.perf_counter() - started
+    finally:
+        scorer.close()
+    infra = sum(r.verdict is Verdict.INFRA for r in results)
+    each = [r.seconds for r in results]
+    used = sum(test.cpu_s for r in results for test in r.tests)
+    print(f"\n{rollouts} answers x {TESTS} tests, one {tier} worker: {took:.2f} s, {rollouts / took:.0f} answers/s, "
+          f"{rollouts * TESTS / took:.0f} tests/s")  # fmt: skip
+    print(f"an answer: p50 {1e3 * median(each):.1f} ms, p99 {1e3 * quantile(each, 0.99):.1f} ms; INFRA {infra}")
+    print(f"of the {took:.2f} s: answers' own processor time {used:.2f}, boxes, driver and judging {took - used:.2f}")
+    again = Scorer(RewardsConfig(sandbox=SandboxConfig(tier=tier, image=image)))  # type: ignore[arg-type]
+    try:
+        started = time.perf_counter()
+        again.score_group(as_group(task, texts[:1] * rollouts))
+        print(f"the same answer {rollouts} times: {time.perf_counter() - started:.3f} s (run once)")
+    finally:
+        again.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rollouts", type=int, default=512)
+    parser.add_argument("--image", default="assay-sandbox")
+    arguments = parser.parse_args()
+    runs(arguments.image, arguments.rounds)
+    rewards(arguments.rollouts, "local", arguments.image)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
