@@ -17,7 +17,11 @@ CASES = load()
 RUNS = [run for case in CASES.values() for run in case.runs]
 
 
-@pytest.fixture(scope="module", params=TIERS)
+#: Minutes a tier: the embedded default always, the others with `make test-slow`.
+_PARAMS = [pytest.param(tier, marks=[] if tier == "local" else [pytest.mark.slow]) for tier in TIERS]
+
+
+@pytest.fixture(scope="module", params=_PARAMS)
 def laboratory(request) -> Iterator[Laboratory]:
     """A tier; where this machine does not have it, its runs are skipped with the remedy."""
     try:
