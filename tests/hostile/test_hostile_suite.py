@@ -17,8 +17,8 @@ CASES = load()
 RUNS = [run for case in CASES.values() for run in case.runs]
 
 
-#: Minutes a tier: the embedded default always, the others with `make test-slow`.
-_PARAMS = [pytest.param(tier, marks=[] if tier == "local" else [pytest.mark.slow]) for tier in TIERS]
+#: Minutes a tier, so with `make test-slow`; tests/rewards/test_hostile.py holds the attacks that run always.
+_PARAMS = [pytest.param(tier, marks=[pytest.mark.slow]) for tier in TIERS]
 
 
 @pytest.fixture(scope="module", params=_PARAMS)
