@@ -19,7 +19,7 @@ from typing import Protocol
 MIB = 1024 * 1024
 
 #: How boxes start Python: nothing of the environment's or the user's own, no site-packages.
-PYTHON_FLAGS = ("-I", "-S")
+PYTHON_FLAGS = ("-P", "-s", "-S")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,21 +21,20 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from assay.errors import EnvironmentProblem, InfraFailure
-from rewards.sandbox import frames
+from rewards.sandbox import boot, frames
 from rewards.sandbox.base import Isolation, Job, KilledBy, RunResult
 
 Tier = Literal["local", "weak"]
 
 START_S = 20.0
 REPLY_GRACE_S = 15.0  #: beyond the wall limit and the supervisor's own grace, for a machine that is very busy
-_CHECKOUT = str(Path(__file__).resolve().parents[2])
-_BOOT = f"import sys; sys.path.insert(0, {_CHECKOUT!r}); from rewards.sandbox.supervisor import main; main(*{{}})"
 
 
 class LocalSandbox:
@@ -63,7 +62,7 @@ class LocalSandbox:
             supervisor = self._start()
             # A real box has a working folder of its own; the weak tier needs one of this machine's.
             weak = self.tier == "weak"
-            with tempfile.TemporaryDirectory(prefix="assay-box-") if weak else nullcontext("") as workdir:
+            with _folder() if weak else nullcontext("") as workdir:
                 try:
                     header, blobs = self._exchange(supervisor, job, workdir)
                 except (OSError, EOFError, frames.BadFrame) as error:
@@ -94,16 +93,17 @@ class LocalSandbox:
         if self._supervisor is not None and self._supervisor.poll() is None:
             return self._supervisor
         self._stop()
-        arguments = (self.tier, os.getpid(), sys.base_prefix)
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _BOOT.format(repr(arguments))],
+            boot.command(self.python),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={"LANG": "C.UTF-8"},  # as in boxes
+            env=boot.ENVIRONMENT,
             cwd="/",
             bufsize=0,
         )
         try:
+            assert self._supervisor.stdin is not None
+            frames.write_all(self._supervisor.stdin.fileno(), boot.message(self.tier, os.getpid(), sys.base_prefix))
             hello, _ = frames.unpack(_reader(self._supervisor.stdout, time.monotonic() + START_S))
         except (OSError, EOFError, frames.BadFrame) as error:
             self._stop()
@@ -134,6 +134,18 @@ class LocalSandbox:
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A new folder, deleted in the end however deep a program made it, which is too deep for `shutil.rmtree`."""
+    path = tempfile.mkdtemp(prefix="assay-box-")
+    try:
+        yield path
+    finally:
+        for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            if not subprocess.run([*command, path], stderr=subprocess.DEVNULL).returncode and command[0] == "rm":
+                break
 
 
 def _reader(stream: IO[bytes] | None, deadline: float):

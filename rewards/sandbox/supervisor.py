@@ -1,4 +1,4 @@
-"""The small process that makes boxes. Started with `python -I -S`, one per `LocalSandbox`, and dies with its parent.
+"""The small process that makes boxes. Started by `boot`, one per `LocalSandbox`, and dies with its parent.
 
     host --job--> supervisor --clone(pid, mnt, ipc, uts)--> watcher (process 1 of the box) --exec or fork--> program
     host <--reply, moved by the kernel-- pipe <------------ watcher
@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import time
 from contextlib import suppress
 from typing import NoReturn
@@ -139,7 +138,3 @@ def _pass_on(fd: int, parent_fd: int, deadline: float) -> bool:
     if taken:
         frames.write_all(1, frames.pack({"failure": "the watcher of a box ended without a report"}))
     return taken
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
