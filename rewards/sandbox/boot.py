@@ -43,8 +43,8 @@ def command(python: str) -> list[str]:
     return [python, *PYTHON_FLAGS, "-c", _BOOT]
 
 
-def message(tier: str, parent: int, prefix: str) -> bytes:
+def message(tier: str, parent: int, prefix: str, precompiled: str) -> bytes:
     """The supervisor's source and the arguments of its `main`, their length in front."""
     sources = [(name, (_PACKAGE / f"{name}.py").read_bytes()) for name in _SENT]
-    data = marshal.dumps((sources, (tier, parent, prefix)), 4)
+    data = marshal.dumps((sources, (tier, parent, prefix, precompiled)), 4)
     return len(data).to_bytes(8, "big") + data

@@ -28,6 +28,7 @@ from assay.errors import EnvironmentProblem, InfraFailure
 from rewards.sandbox import boot, frames, seccomp
 from rewards.sandbox.base import MIB, Isolation, Job, RunResult
 from rewards.sandbox.local import REPLY_GRACE_S, START_S, header_of, result_of
+from rewards.sandbox.root import PRECOMPILED
 
 IMAGE = "assay-sandbox"
 OWNER = "assay.owner"  #: the label that says which process a container belongs to
@@ -42,6 +43,7 @@ class DockerSandbox:
     def __init__(self, image: str = IMAGE, *, runtime: str | None = None, memory_bytes: int = CONTAINER_MEMORY) -> None:
         self.image, self.runtime, self.memory_bytes = image, runtime, memory_bytes
         self.python = PYTHON
+        self.precompiled = None  # the image brings its own
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
         self._container: str | None = None
@@ -97,7 +99,7 @@ class DockerSandbox:
         remove_orphans(client)
         try:
             stream = self._launch(client)
-            stream.write(boot.message("local", 0, "/usr"))
+            stream.write(boot.message("local", 0, "/usr", PRECOMPILED))
             hello, _ = frames.unpack(stream.reader(time.monotonic() + START_S))
         except (OSError, EOFError, frames.BadFrame) as error:
             said = self._last_words(client)

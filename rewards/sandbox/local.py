@@ -43,6 +43,7 @@ class LocalSandbox:
     def __init__(self, tier: Tier = "local") -> None:
         self.tier = tier
         self.python = interpreter()
+        self.precompiled = _cache() if tier == "local" else None
         self._lock = threading.Lock()
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._isolation: Isolation | None = None
@@ -101,9 +102,10 @@ class LocalSandbox:
             cwd="/",
             bufsize=0,
         )
+        message = boot.message(self.tier, os.getpid(), sys.base_prefix, str(self.precompiled or ""))
         try:
             assert self._supervisor.stdin is not None
-            frames.write_all(self._supervisor.stdin.fileno(), boot.message(self.tier, os.getpid(), sys.base_prefix))
+            frames.write_all(self._supervisor.stdin.fileno(), message)
             hello, _ = frames.unpack(_reader(self._supervisor.stdout, time.monotonic() + START_S))
         except (OSError, EOFError, frames.BadFrame) as error:
             self._stop()
@@ -164,6 +166,16 @@ def _reader(stream: IO[bytes] | None, deadline: float):
         return bytes(parts)
 
     return read
+
+
+def _cache() -> Path | None:
+    """The folder of precompiled headers; None where the user's cache cannot be written."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "assay", "precompiled")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def interpreter() -> str:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from rewards.sandbox import kernel, seccomp
 
 BOX_ID = 1000  #: user and group of programs, as the box sees them
+PRECOMPILED = "/precompiled"  #: where boxes see precompiled headers, where there are any
 WORK = "/box"  #: working folder, home and, by a bind, /tmp of a run
 
 _TREES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -54,11 +55,11 @@ def stay(prefix: str) -> tuple[Drop, list[str], list[str]]:
     return Drop(uid, call_filter), ["uid", *features], remarks
 
 
-def enter(prefix: str) -> tuple[Drop, list[str], list[str]]:
+def enter(prefix: str, precompiled: str) -> tuple[Drop, list[str], list[str]]:
     """Move this process into new user, mount and network namespaces and build the tree of the boxes.
 
-    `prefix` is the Python installation programs run with. Returns what a watcher drops, the features boxes will have
-    and remarks. Raises OSError where the kernel or a security module refuses.
+    `prefix` is the Python installation programs run with, `precompiled` a folder or "". Returns what a watcher drops,
+    the features boxes will have and remarks. Raises OSError where the kernel or a security module refuses.
     """
     remarks: list[str] = []
     uid = _new_user_namespace()
@@ -69,7 +70,7 @@ def enter(prefix: str) -> tuple[Drop, list[str], list[str]]:
         remarks.append("programs may create user namespaces of their own")
     call_filter = _usable_filter(features, remarks)
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET)
-    _build_tree(prefix)
+    _build_tree(prefix, precompiled)
     return Drop(uid, call_filter), features, remarks
 
 
@@ -154,7 +155,7 @@ def _forbid_nested_namespaces() -> bool:
     return True
 
 
-def _build_tree(prefix: str) -> None:
+def _build_tree(prefix: str, precompiled: str) -> None:
     """A tmpfs takes the place of /, the old root stays at /old until everything is bound, then goes."""
     kernel.mount("", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=1m")
@@ -171,6 +172,8 @@ def _build_tree(prefix: str) -> None:
         for found in sorted(Path("/old").glob(pattern)):
             _graft(str(found).removeprefix("/old"))
     _graft(prefix)
+    if precompiled:
+        _graft(precompiled, PRECOMPILED)
     Path("/etc/passwd").write_text(_PASSWD)
     Path("/etc/group").write_text(_GROUP)
     Path("/etc/hosts").write_text("127.0.0.1 localhost\n")
@@ -186,9 +189,9 @@ def _build_tree(prefix: str) -> None:
     kernel.lock_writes("/")  # an ordinary user owns this tree, inside as outside
 
 
-def _graft(path: str) -> None:
-    """Show `path` of the machine read-only under the same name; links stay links, what is absent stays absent."""
-    old, here = Path("/old" + path), Path(path)
+def _graft(path: str, name: str = "") -> None:
+    """Show `path` of the machine read-only, as `name`; links stay links, what is absent stays absent."""
+    old, here = Path("/old" + path), Path(name or path)
     if here.is_symlink() or here.exists() or not (old.is_symlink() or old.exists()):
         return  # the interpreter of the system lives in /usr, which is there already
     here.parent.mkdir(parents=True, exist_ok=True)
@@ -196,8 +199,8 @@ def _graft(path: str) -> None:
         here.symlink_to(old.readlink())
         return
     here.mkdir() if old.is_dir() else here.touch()
-    kernel.mount(str(old), path, flags=kernel.MS_BIND | kernel.MS_REC)
-    kernel.seal(path)
+    kernel.mount(str(old), str(here), flags=kernel.MS_BIND | kernel.MS_REC)
+    kernel.seal(str(here))
 
 
 def mount_box(size_bytes: int) -> None:

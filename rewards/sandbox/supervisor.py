@@ -28,7 +28,7 @@ _TAKEN = b"+"  #: the watcher has read its job: what comes next on descriptor 0 
 _BOX_NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 
 
-def main(tier: str, parent: int, prefix: str) -> None:
+def main(tier: str, parent: int, prefix: str, precompiled: str) -> None:
     """Serve jobs on descriptors 0 and 1 until the host closes the pipe or dies.
 
     `parent` is the host's process; 0 in a container, where the closing of the pipe is all that can be seen of it.
@@ -36,7 +36,7 @@ def main(tier: str, parent: int, prefix: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the host's business; it then closes the pipe
     try:
         parent_fd = os.pidfd_open(parent) if parent else _nobody()
-        drop, features, remarks = root.enter(prefix) if tier == "local" else root.stay(prefix)
+        drop, features, remarks = root.enter(prefix, precompiled) if tier == "local" else root.stay(prefix)
     except OSError as error:
         frames.write_all(1, frames.pack({"refused": str(error.strerror or error)}))
         return
