@@ -71,5 +71,5 @@ def require(sandbox: Sandbox, language: Language) -> None:
     """Raises EnvironmentProblem, saying what to install, where a tool of the language is missing."""
     missing = [tool for tool in language.tools if not sandbox.has(tool)]
     if missing:
-        install = f" (apt-get install {language.package})" if language.package else ""
+        install = f" ({language.install})" if language.install else ""
         raise EnvironmentProblem(f"{missing[0]} is not installed; answers in {language.name} need it{install}")
