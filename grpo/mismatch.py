@@ -32,11 +32,11 @@ def check(metrics: Mapping[str, float], stop_above: float, step: int, lag: int) 
 
 def cause(metrics: Mapping[str, float], lag: int) -> str:
     """What the shape of the disagreement points to, as far as it can be told."""
-    shares = [metrics.get(share_above(threshold)) for threshold in THRESHOLDS]
     if lag > 0:
         return f"the completions come from weights {lag} versions old; generate with newer ones, or correct for it"
-    if any(share is None for share in shares):
+    if share_above(THRESHOLDS[0]) not in metrics:
         return "look at precision, the sampling temperature and the router"
+    shares = [metrics[share_above(threshold)] for threshold in THRESHOLDS]
     beyond = ", ".join(f"{s:.1%} above {t:g}" for t, s in zip(THRESHOLDS, shares, strict=True))
     _, slightly, clearly, _ = shares
     if clearly <= FEW:
