@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CHUNK_LOGITS = 1 << 24  #: numbers in one chunk of logits: 64 MiB of fp32
+WithEntropy = bool | Literal["gradient"]
 
 
 def token_logprobs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -41,12 +42,13 @@ def token_entropies(logits: Tensor, temperature: float) -> Tensor:
 
 
 def completion_logprobs(
-    model: PreTrainedModel, packed: PackedBatch, temperature: float = 1.0, with_entropy: bool = False
+    model: PreTrainedModel, packed: PackedBatch, temperature: float = 1.0, with_entropy: WithEntropy = False
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability [N] of each target of `packed`, differentiable, and the entropy [N] at its position if asked.
 
-    The entropy carries no gradient. Order: `packed.target_mask.nonzero()`; `packed.split_targets` gives it back
-    per sequence. `model` may be wrapped (DistributedDataParallel, PEFT): its own forward is called.
+    The entropy carries a gradient where `with_entropy` is "gradient". Order: `packed.target_mask.nonzero()`;
+    `packed.split_targets` gives it back per sequence. `model` may be wrapped (DistributedDataParallel, PEFT): its own
+    forward is called.
     """
     head = head_of(model)
 
@@ -57,7 +59,9 @@ def completion_logprobs(
     project, rows = head.forward, max(1, CHUNK_LOGITS // head.weight.shape[0])
     with _head_reads(head, read):
         values = model(input_ids=packed.token_ids, position_ids=packed.position_ids, use_cache=False).logits
-    return values[0], values[1].detach() if with_entropy else None
+    if not with_entropy:
+        return values[0], None
+    return values[0], values[1] if with_entropy == "gradient" else values[1].detach()
 
 
 def head_of(model: PreTrainedModel) -> nn.Module:
@@ -84,7 +88,7 @@ def _logprobs_of_hidden(
     hidden_NH: Tensor,
     targets_N: Tensor,
     temperature: float,
-    with_entropy: bool,
+    with_entropy: WithEntropy,
     rows: int,
 ) -> Tensor:
     """[1, N] log-probabilities, or [2, N] with entropies, of `rows` positions at a time."""
@@ -99,13 +103,13 @@ def _logprobs_of_hidden(
 
 
 def _chunk(
-    project: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+    project: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, temperature: float, with_entropy: WithEntropy
 ) -> Tensor:
     logits = project(hidden)
     logprobs = token_logprobs(logits, targets, temperature)
     if not with_entropy:
         return logprobs[None]
-    with torch.no_grad():
+    with torch.set_grad_enabled(with_entropy == "gradient" and torch.is_grad_enabled()):
         entropies = token_entropies(logits, temperature)
     return torch.stack([logprobs, entropies])
 

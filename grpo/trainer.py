@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
@@ -29,8 +29,9 @@ from assay.packing import PackedBatch, pack_completions
 from assay.policy import load_policy, without_bars
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig
-from grpo.kl import KL, k3
-from grpo.losses import clipped_surrogate
+from grpo.entropy import Bonus
+from grpo.mismatch import THRESHOLDS, share_above
+from grpo.objective import Tokens, disagreement, objective
 from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, publish
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ class PolicyTrainer:
         model = load_policy(policy, dtype)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        self.reference = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
+        self.reference: PreTrainedModel | None = None
+        if config.kl.estimator != "none":
+            self.reference = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
+        self.bonus = Bonus(config.entropy.coef)
         self.optimizer: torch.optim.Optimizer = adamw(
             list(model.parameters()),
             rate=config.learning_rate,
@@ -84,60 +88,69 @@ class PolicyTrainer:
         """Update the policy on one batch; returns the step's metrics. Raises TrainingDiverged before any update."""
         if not batch.completions:
             return {"grad_norm": 0.0, "tokens/trained": 0.0, "learning_rate": self._learning_rate()}
+        self._reset_reference()
+        with phase("logprobs"):
+            parts = [(part, self._micro_batches(part)) for part in batch.parts()]
+            reference = [[self._reference_logprobs(m) for m in micro] for _, micro in parts]
+            moves = self.config.updates_per_rollout * len(parts) > 1  # else pi_old is pi, and ratios are 1
+            old = [[self._logprobs(m) if moves else None for m in micro] for _, micro in parts]
+        metrics: dict[str, float] = {}
+        for update in range(self.config.updates_per_rollout):
+            sums, norm = Sums({}), 0.0
+            with phase("update"):
+                for (part, micro), ref, prior in zip(parts, reference, old, strict=True):
+                    for i, m in enumerate(micro):
+                        waiting = i + 1 < len(micro)  # ranks exchange gradients with the last micro-batch only
+                        with self.accelerator.no_sync(self.model) if waiting else nullcontext():
+                            self._backward(m, ref[i], prior[i], part, sums)
+                    norm = self._apply(sums)
+            first = self._means(sums, batch, norm, len(parts))
+            metrics = first if update == 0 else {**first, **{k: metrics[k] for k in metrics if "mismatch" in k}}
+        self.version += 1
+        seek = self.config.entropy
+        self.bonus = self.bonus.after(metrics["entropy"], seek.target, seek.step, seek.max_coef)
+        return metrics
+
+    def _micro_batches(self, batch: TrainBatch) -> list[PackedBatch]:
+        """This rank's share of the rows, cut to what fits into one forward pass."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         packed = pack_completions(batch.prompts, batch.completions, pad_id=self.pad_id)
         share = packed.share(rank, world)
-        micro = [m.to(self.accelerator.device) for m in share.micro_batches(self.config.micro_batch_tokens)]
-        with phase("logprobs"):
-            reference = [self._reference_logprobs(m) for m in micro]
-            old = [None] * len(micro) if self.config.updates_per_rollout == 1 else [self._logprobs(m) for m in micro]
-        metrics: dict[str, float] = {}
-        for update in range(self.config.updates_per_rollout):
-            sums = Sums({})
-            with phase("update"):
-                for i, (m, ref, prior) in enumerate(zip(micro, reference, old, strict=True)):
-                    waiting = i + 1 < len(micro)  # ranks exchange gradients with the last micro-batch only
-                    with self.accelerator.no_sync(self.model) if waiting else nullcontext():
-                        self._backward(m, ref, prior, batch, sums)
-                norm = self._apply()
-            first = self._means(sums, batch, norm)
-            metrics = first if update == 0 else {**first, **{k: metrics[k] for k in metrics if "mismatch" in k}}
-        self.version += 1
-        return metrics
+        return [m.to(self.accelerator.device) for m in share.micro_batches(self.config.micro_batch_tokens)]
 
-    def _backward(self, m: PackedBatch, reference: Tensor, old: Tensor | None, batch: TrainBatch, sums: Sums) -> None:
-        config = self.config
-        logprobs, entropy = completion_logprobs(self.model, m, self.temperature, with_entropy=True)
+    def _backward(
+        self, m: PackedBatch, reference: Tensor | None, old: Tensor | None, batch: TrainBatch, sums: Sums
+    ) -> None:
+        bonus = self.bonus.applied(self.config.entropy.target)
+        logprobs, entropy = completion_logprobs(self.model, m, self.temperature, "gradient" if bonus else True)
         segments = m.target_segments()
-        advantages = torch.tensor(batch.advantages, device=logprobs.device)[segments]
-        weights = torch.tensor(batch.weights, device=logprobs.device)[segments]
-        engine = m.gather_targets(batch.engine_logprobs)
-        prior = logprobs.detach() if old is None else old
-        policy, clipped = clipped_surrogate(logprobs, prior, advantages, *config.clip)
-        loss = (weights * policy).sum()
-        penalty = config.kl.coef * (weights * KL[config.kl.estimator](logprobs, reference)).sum()
-        total = loss + penalty
-        if not torch.isfinite(total):
-            self.optimizer.zero_grad()
-            raise TrainingDiverged(
-                f"the loss is {total.item()} (policy {loss.item()}, KL {penalty.item()}); the optimizer did not step"
-            )
+        tokens = Tokens(
+            logprobs=logprobs,
+            old=logprobs.detach() if old is None else old,
+            engine=m.gather_targets(batch.engine_logprobs),
+            reference=reference,
+            entropy=entropy,
+            advantages=_per_token(batch.advantages, m, segments),
+            weights=torch.tensor(batch.weights, device=logprobs.device)[segments],
+            segments=segments,
+        )
+        total, values = objective(tokens, self.config, bonus, batch.num_tokens)
         # DistributedDataParallel averages over ranks; the weights already divide by the global batch
         self.accelerator.backward(total * self.accelerator.num_processes)
         with torch.no_grad():
-            log_ratio = prior - engine
-            sums.add(
-                policy=loss,
-                penalty=penalty,
-                kl=k3(logprobs, reference).sum(),
-                entropy=0.0 if entropy is None else entropy.sum(),
-                clipped=clipped.sum(),
-                mismatch=k3(engine, prior).sum(),
-            )
-            worst = log_ratio.abs().max().item() if log_ratio.numel() else 0.0
+            differences, worst = disagreement(tokens)
+            sums.add(**values, **differences)
             sums.values["worst"] = max(sums.values.get("worst", 0.0), worst)
 
-    def _apply(self) -> float:
+    def _apply(self, sums: Sums) -> float:
+        """The optimizer's step. Raises TrainingDiverged before it, on every rank alike, and forgets the gradient."""
+        values = self._over_ranks(sums)
+        total = values["policy"] + values["penalty"] + values.get("bonus", 0.0)
+        if not isfinite(total):
+            self.optimizer.zero_grad()
+            raise TrainingDiverged(
+                f"the loss is {total} (policy {values['policy']}, KL {values['penalty']}); the optimizer did not step"
+            )
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip)
         value = float(norm) if norm is not None else 0.0
         if not isfinite(value):
@@ -152,22 +165,32 @@ class PolicyTrainer:
         warmup = self.config.optimizer.warmup_steps
         return self.config.learning_rate * min(1.0, (self.version + 1) / warmup if warmup else 1.0)
 
-    def _means(self, sums: Sums, batch: TrainBatch, norm: float) -> dict[str, float]:
+    def _means(self, sums: Sums, batch: TrainBatch, norm: float, parts: int) -> dict[str, float]:
         values = self._over_ranks(sums)
         n = batch.num_tokens
-        return {
-            "loss/total": values["policy"] + values["penalty"],
-            "loss/policy": values["policy"],
-            "loss/kl": values["penalty"],
-            "kl/reference": values["kl"] / n,
+        policy, penalty = values["policy"] / parts, values["penalty"] / parts
+        bonus = values.get("bonus", 0.0) / parts
+        metrics = {
+            "loss/total": policy + penalty + bonus,
+            "loss/policy": policy,
+            "loss/kl": penalty,
             "entropy": values["entropy"] / n,
             "clip/share": values["clipped"] / n,
             "mismatch/k3": values["mismatch"] / n,
             "mismatch/max_abs_logratio": values["worst"],
+            **{share_above(t): values[share_above(t)] / n for t in THRESHOLDS},
+            "correction/masked": values["masked"] / n,
+            "correction/truncated": values["truncated"] / n,
+            "correction/off_policy": values["off_policy"] / len(batch.completions),
             "grad_norm": norm,
             "learning_rate": self._learning_rate(),
             "tokens/trained": float(n),
         }
+        if "kl" in values:
+            metrics["kl/reference"] = values["kl"] / n
+        if self.config.entropy.coef or self.config.entropy.target:
+            metrics |= {"loss/entropy": bonus, "entropy/coefficient": self.bonus.applied(self.config.entropy.target)}
+        return metrics
 
     def _over_ranks(self, sums: Sums) -> dict[str, float]:
         if self.accelerator.num_processes == 1:
@@ -181,8 +204,16 @@ class PolicyTrainer:
         }
 
     @torch.no_grad()
-    def _reference_logprobs(self, m: PackedBatch) -> Tensor:
+    def _reference_logprobs(self, m: PackedBatch) -> Tensor | None:
+        if self.reference is None:
+            return None
         return completion_logprobs(self.reference, m, self.temperature)[0]
+
+    def _reset_reference(self) -> None:
+        """The policy becomes its own reference every `kl.reset_every` steps: DeepSeekMath Algorithm 1."""
+        every = self.config.kl.reset_every
+        if self.reference is not None and every and self.version and self.version % every == 0:
+            self.reference.load_state_dict(self.unwrapped.state_dict())
 
     @torch.no_grad()
     def _logprobs(self, m: PackedBatch) -> Tensor:
@@ -210,7 +241,11 @@ class PolicyTrainer:
                 self.unwrapped.save_pretrained(str(folder / "model"))
         except SafetensorError as error:  # safetensors' own word for a full disk
             raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
-        save_state({"optimizer": self.optimizer.state_dict(), "version": self.version}, folder / "trainer.pt")
+        state = {"optimizer": self.optimizer.state_dict(), "version": self.version}
+        state["bonus"] = (self.bonus.coefficient, self.bonus.entropy)
+        if self.reference is not None and self.config.kl.reset_every:  # else it is the policy the run began from
+            state["reference"] = self.reference.state_dict()
+        save_state(state, folder / "trainer.pt")
 
     def restore(self, folder: Path) -> None:
         """Take up where `save` left off. Raises CheckpointError where the folder holds another architecture."""
@@ -222,3 +257,13 @@ class PolicyTrainer:
             raise CheckpointError(f"{folder}: another architecture: {' '.join(str(error).split())[:300]}") from None
         self.optimizer.load_state_dict(saved["optimizer"])
         self.version = saved["version"]
+        self.bonus = Bonus(*saved.get("bonus", (self.config.entropy.coef, 0.0)))
+        if self.reference is not None and "reference" in saved:
+            self.reference.load_state_dict(saved["reference"])
+
+
+def _per_token(advantages_S: Sequence[float | tuple[float, ...]], m: PackedBatch, segments_N: Tensor) -> Tensor:
+    """Advantages [N]: one for all tokens of a completion, or under process supervision one for each."""
+    if any(isinstance(a, tuple) for a in advantages_S):
+        return m.gather_targets(advantages_S)
+    return torch.tensor(advantages_S, device=segments_N.device)[segments_N]
