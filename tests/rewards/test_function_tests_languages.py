@@ -1,0 +1,245 @@
+"""Verifier "function" in every language that has a driver: values arrive and come back, and nothing else is believed.
+
+A row of `WRITTEN` says how a function is written in one language; the same properties are asserted for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+
+from assay.types import Verdict
+from rewards.drivers_rows import CALLERS
+from rewards.languages import LANGUAGES
+from rewards.sandbox.base import MIB, Limits
+from rewards.verifiers.base import Bench
+from rewards.verifiers.function import FunctionVerifier
+
+#: bytes that would be a value, and a record, if anybody believed what a program prints
+FAKE = r"V[\"i\",\"2\"]"
+
+#: type -> values of it that have to come back as they went in
+VALUES = {
+    "int": [0, 1, -1, 255, 2**31 - 1, -(2**31)],
+    "float": [0.0, 1.0, 0.1, -2.5e-300, 1.7e308, math.inf, -math.inf, math.nan],
+    "bool": [True, False],
+    "string": ["", "abc", 'a"b\\c\n\t$@{x}', "h\u00e9 \u20ac \U0001f600", " ", "\0\x01"],
+    "int[]": [[], [1], [3, -1, 2], list(range(300))],
+    "string[]": [[], [""], ["a b", "c\n", "\u20ac"]],
+    "int[][]": [[], [[]], [[1, 2], [], [3]]],
+    "map[int]": [{}, {"a": 1}, {"b": 2, "": -3, "\u20ac x": 0}, {"0": 5, "1": 6}],
+    "int?": [None, 7],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """How functions are written in one language. `types` is empty where nothing is declared."""
+
+    function: str  #: with %TYPE%, %RESULT% and %BODY%; the parameter is x
+    types: dict[str, str]
+    back: str = "return x;"
+    wrong: str = "return x + 2;"
+    right: str = "return x + 1;"
+    fails: str
+    loops: str
+    leaves: str  #: with status 0
+    prints: str  #: FAKE, on standard output, as a line
+    broken: str = "%FUNCTION% ((( "  #: what no compiler takes
+    others: tuple[tuple[str, str], ...]  #: (result type, body): a value that only looks like 2
+    before: str = ""  #: declarations that `others` need
+
+    def program(self, body: str, kind: str = "int", result: str = "") -> str:
+        text = self.function.replace("%BODY%", body)
+        return text.replace("%TYPE%", self.types.get(kind, "")).replace("%RESULT%", result or self.types.get(kind, ""))
+
+
+_JS = Written(
+    function="function f(x) { %BODY% }",
+    types={},
+    fails="throw new Error('no')",
+    loops="for (;;) {}",
+    leaves="process.exit(0)",
+    prints=f"console.log('{FAKE}'); process.exit(0)",
+    others=(
+        ("", "return '2'"),
+        ("", "return true"),
+        ("", "return 2n"),
+        ("", "return [2]"),
+        ("", "return new Number(2)"),
+        ("", "return { toJSON: () => 2, valueOf: () => 2, toString: () => '2' }"),
+        ("", "return new (class extends Array { toJSON() { return 2 } })()"),
+        ("", "Object.prototype.toJSON = () => 2; Number.prototype.toString = () => '2'; return 3"),
+        ("", "return undefined"),
+        ("", "return Promise.resolve(2)"),
+    ),
+)
+
+WRITTEN: dict[str, Written] = {
+    "javascript": _JS,
+    "typescript": replace(_JS, function="function f(x: any): any { %BODY% }"),
+    "ruby": Written(
+        function="def f(x)\n%BODY%\nend",
+        types={},
+        fails="raise 'no'",
+        loops="loop {}",
+        leaves="exit!(0)",
+        prints=f'puts "{FAKE}"; $stdout.flush; exit(0)',
+        others=(
+            ("", "return 2.0"),
+            ("", "return '2'"),
+            ("", "return Rational(2)"),
+            ("", "return [2]"),
+            ("", "o = Object.new; def o.to_s; '2'; end; def o.==(x); true; end; def o.class; Integer; end; return o"),
+            ("", "Integer.class_eval { def to_s(*) '2' end; def ==(o) true end }; return 3"),
+            ("", "return nil"),
+        ),
+    ),
+    "php": Written(
+        function="<?php\nfunction f($x) { %BODY% }",
+        types={},
+        back="return $x;",
+        wrong="return $x + 2;",
+        right="return $x + 1;",
+        fails="throw new Exception('no');",
+        loops="while (true) {}",
+        leaves="exit(0);",
+        prints=f'echo "{FAKE}\\n"; exit(0);',
+        others=(
+            ("", "return 2.0;"),
+            ("", "return '2';"),
+            ("", "return true;"),
+            ("", "return [2];"),
+            (
+                "",
+                "return new class implements JsonSerializable { function jsonSerialize(): mixed { return 2; }"
+                " function __toString() { return '2'; } };",
+            ),
+            ("", "return null;"),
+        ),
+    ),
+    "perl": Written(
+        function="sub f { my ($x) = @_; %BODY% }\n1;",
+        types={},
+        back="return $x;",
+        wrong="return $x + 2;",
+        right="return $x + 1;",
+        fails="die 'no';",
+        loops="while (1) {}",
+        leaves="exit 0;",
+        prints=f'$| = 1; print "{FAKE}\\n"; exit 0;',
+        others=(
+            ("", "return '2';"),
+            ("", "return 2.5;"),
+            ("", "return [2];"),
+            ("", "package Two { use overload '0+' => sub { 2 }, '\"\"' => sub { '2' } } return bless [], 'Two';"),
+            ("", "return undef;"),
+        ),
+    ),
+    "lua": Written(
+        function="function f(x) %BODY% end",
+        types={},
+        back="return x",
+        wrong="return x + 2",
+        right="return x + 1",
+        fails="error('no')",
+        loops="while true do end",
+        leaves="os.exit(0)",
+        prints=f'print("{FAKE}") os.exit(0, true)',
+        others=(
+            ("", "do return 2.0 end"),
+            ("", "do return '2' end"),
+            ("", "do return true end"),
+            ("", "do return {2} end"),
+            (
+                "",
+                "do return setmetatable({}, {__tostring = function() return '2' end}) end",
+            ),
+            ("", "string.format = function() return '2' end; do return 3 end"),
+            ("", "do return nil end"),
+        ),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def roomy(sandbox) -> Bench:
+    """Room for a virtual machine beside the answer."""
+    limits = Limits(cpu_s=1.0, wall_s=4.0, memory_bytes=1024 * MIB, output_bytes=MIB, processes=32)
+    return Bench(sandbox=sandbox, limits=limits)
+
+
+@pytest.fixture(params=list(CALLERS))
+def language(request, sandbox) -> str:
+    """Every language with a driver, where its tools are here."""
+    missing = [tool for tool in LANGUAGES[request.param].tools if not sandbox.has(tool)]
+    if missing:
+        pytest.skip(f"{missing[0]} is not installed; {LANGUAGES[request.param].install}")
+    return request.param
+
+
+@pytest.fixture
+def judged(language, function_task, roomy):
+    """Judges a body of the function that returns x + 1, on 1 and 5."""
+
+    def judge(body: str, result: str = "", program: str = ""):
+        task = function_task(language, {"x": "int"}, "int", [([1], 2), ([5], 6)])
+        text = program or WRITTEN[language].program(body, "int", result)
+        return FunctionVerifier().judge(task, text, roomy)
+
+    return judge
+
+
+def test_every_driver_is_written_about():
+    assert set(WRITTEN) == set(CALLERS) and len({*CALLERS, "python", "c"}) >= 6
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_come_back_as_they_went_in(kind, language, function_task, roomy):
+    written = WRITTEN[language]
+    if written.types and kind not in written.types:
+        pytest.skip(f"no {kind} in {language}")
+    values = VALUES[kind]
+    task = function_task(language, {"x": kind}, kind, [([value], value) for value in values])
+    found = FunctionVerifier().judge(task, written.program(written.back, kind), roomy)
+    said = [(value, test.verdict, test.detail) for value, test in zip(values, found.tests, strict=True)]
+    assert [test.verdict for test in found.tests] == ["AC"] * len(values), (said, found.detail)
+
+
+@pytest.mark.sandbox
+def test_right_is_right_and_wrong_is_wrong(language, judged):
+    assert [test.verdict for test in judged(WRITTEN[language].right).tests] == ["AC", "AC"]
+    assert [test.verdict for test in judged(WRITTEN[language].wrong).tests] == ["WA", "WA"]
+
+
+@pytest.mark.sandbox
+def test_what_raises_does_not_end_or_leaves_has_returned_nothing(language, judged):
+    written = WRITTEN[language]
+    assert judged(written.fails).verdict is Verdict.RE
+    assert judged(written.leaves).verdict is Verdict.RE
+    assert judged(written.loops).verdict is Verdict.TLE
+
+
+@pytest.mark.sandbox
+def test_what_is_printed_is_no_value(language, judged):
+    found = judged(WRITTEN[language].prints)
+    assert [test.verdict for test in found.tests] == ["RE", "RE"], found
+
+
+@pytest.mark.sandbox
+def test_what_only_looks_like_the_value_is_another(language, judged):
+    for result, body in WRITTEN[language].others:
+        found = judged(body, result)
+        assert found.tests[0].verdict is Verdict.WA, (body, found)
+
+
+@pytest.mark.sandbox
+def test_what_is_no_program_or_lacks_the_function_says_so(language, judged):
+    written = WRITTEN[language]
+    found = judged("", program=written.broken.replace("%FUNCTION%", written.program(written.right)))
+    assert found.verdict is Verdict.CE and found.detail, found
+    missing = judged("", program=written.program(written.right).replace("f(", "g(").replace("sub f", "sub g"))
+    assert missing.verdict in (Verdict.CE, Verdict.RE), missing
