@@ -25,6 +25,7 @@ from rewards.verifiers.base import Bench, whole
 
 _HERE = Path(__file__).resolve().parent / "sandbox"
 _C = LANGUAGES["c"]
+_APART = "driver"  #: a driver that is compiled by itself, in the box of a run
 #: type -> what it is in C; an array is followed by its length
 C_TYPES = {"int": "int", "bool": "int", "string": "const char *", "int[]": "const int *"}
 
@@ -90,16 +91,30 @@ def _prepared(
     require(bench.sandbox, language)
     for pattern, instead in caller.rewrite:
         program = re.sub(pattern, instead, program, flags=re.MULTILINE)
-    text = caller.before + program + caller.after.format(entry=entry)
+    text = caller.before + program + caller.after.replace("@ENTRY@", entry)
     driver = (_HERE / caller.driver).read_bytes()
-    files = {language.source: text.encode("utf-8", "replace")}
+    name, files = language.source, {language.source: text.encode("utf-8", "replace")}
     if language.compile:
-        files = {language.artefact: compile_in_box(bench, language, language.compile_argv(), files, language.artefact)}
-    return (
-        {**files, caller.driver: driver},
-        replace(language, compile=(), file=caller.driver, artefact=caller.driver).run_argv(),
-        next(iter(files)),
-    )
+        argv = language.compile_argv(flags=caller.flags, objects=caller.objects)
+        given = {**files, caller.driver: driver} if caller.way == "beside" else files
+        name, files = (
+            language.artefact,
+            {language.artefact: compile_in_box(bench, language, argv, given, language.artefact)},
+        )
+    if caller.way == "apart":
+        files[_APART] = bench.keep(("driver", caller.driver), lambda: _compile_apart(bench, caller, driver))
+    elif caller.way == "loads":
+        files[caller.driver] = driver
+        language = replace(language, file=caller.driver, artefact=caller.driver)
+    return files, replace(language, run=caller.run or language.run).run_argv(), name
+
+
+def _compile_apart(bench: Bench, caller: Caller, driver: bytes) -> bytes:
+    row = replace(LANGUAGES[caller.written_in], file=caller.driver, artefact=_APART)
+    try:
+        return compile_in_box(bench, row, row.compile_argv(), {row.source: driver}, _APART)
+    except CompileError as error:
+        raise InfraFailure(f"our own driver {caller.driver} does not compile: {error}") from None
 
 
 def _driven(

@@ -10,7 +10,9 @@ in every language and described in `driver_javascript.js`. A driver meets the an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from rewards.languages import LANGUAGES
 
 Rewrite = tuple[str, str]  #: a pattern and what stands for it, in the sense of re.sub with MULTILINE
 
@@ -23,13 +25,29 @@ class Caller:
     way: str = "loads"
     rewrite: tuple[Rewrite, ...] = ()  #: what is changed in the answer
     before: str = ""  #: stands before the answer
-    after: str = ""  #: stands behind it; {entry} is the function
+    after: str = ""  #: stands behind it; @ENTRY@ is the function
+    flags: tuple[str, ...] = ()  #: of the answer's compiler
+    objects: tuple[str, ...] = ()  #: behind the source file in its command
+    written_in: str = ""  #: the language a driver that stands apart is compiled as
+    run: tuple[str, ...] = ()  #: the command, where that is not the language's own
     int_bits: int = 64  #: integers of a task beyond this are refused at load; 0 where there is no limit
     one_number: bool = False  #: there is one type of numbers: 1.0 is 1
     truth: bool = False  #: 0, 1 and "" are what its comparisons return
     one_container: bool = False  #: lists and maps are one type
 
 
+_JVM = LANGUAGES["java"].run[:-3]
+_JAVA = Caller(
+    driver="driver_java.java",
+    way="apart",
+    written_in="java",
+    rewrite=(
+        (r"\A\s*package\s+[\w.]+\s*;", ""),
+        # only a class of the file's name may be public
+        (r"^([ \t]*)public\s+((?:abstract\s+|final\s+|sealed\s+)*(?:class|interface|enum|record)\s)", r"\1\2"),
+    ),
+    run=(*_JVM, "-cp", "driver:{artefact}", "AssayDriver"),
+)
 _JAVASCRIPT = Caller(driver="driver_javascript.js", int_bits=54, one_number=True)
 
 CALLERS: dict[str, Caller] = {
@@ -44,4 +62,32 @@ CALLERS: dict[str, Caller] = {
     ),
     "perl": Caller(driver="driver_perl.pl", one_number=True, truth=True),
     "lua": Caller(driver="driver_lua.lua", one_container=True),
+    "cpp": Caller(
+        driver="driver_cpp.hpp",
+        way="beside",
+        before='#include "driver_cpp.hpp"\n#line 1\n',
+        after="\nstd::string assay_test(assay_driver::Input &input) { return assay_driver::call(::@ENTRY@, input); }\n",
+    ),
+    "go": Caller(
+        driver="driver_go.go",
+        way="beside",
+        rewrite=((r"\A(?![\s\S]*^package\s)", "package main\n"), (r"^func\s+main\s*\(\s*\)", "func assay_main()")),
+        after="\nvar assay_function any = @ENTRY@\n",
+        objects=("driver_go.go",),
+    ),
+    "rust": Caller(
+        driver="driver_rust.rs",
+        way="beside",
+        rewrite=((r"\bfn\s+main\s*\(", "fn assay_main("),),
+        after='\n#[path = "driver_rust.rs"]\nmod assay_driver;\nfn main() { assay_driver::run(@ENTRY@) }\n',
+    ),
+    "java": _JAVA,
+    "kotlin": replace(_JAVA, rewrite=((r"\A\s*package\s+[\w.]+[ \t]*;?", ""),)),
+    "csharp": Caller(
+        driver="driver_csharp.cs",
+        way="apart",
+        written_in="csharp",
+        flags=("-target:library",),
+        run=("/usr/bin/mono", "driver"),
+    ),
 }
