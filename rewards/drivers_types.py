@@ -110,14 +110,15 @@ def tokens_of(value: Any) -> Iterator[str]:
             yield from tokens_of(item)
 
 
-def same(found: Any, expected: Any) -> bool:
-    """Equality of two values of one type: exact, and a float that is no number equals itself."""
+def same(found: Any, expected: Any, *, rel_tol: float = 0.0, abs_tol: float = 0.0) -> bool:
+    """Equality of two values of one type: exact but for floats within a tolerance; nan equals itself."""
+    near = {"rel_tol": rel_tol, "abs_tol": abs_tol}
     if type(expected) is float:
-        return bool(found == expected or (math.isnan(found) and math.isnan(expected)))
+        return math.isclose(found, expected, **near) or (math.isnan(found) and math.isnan(expected))
     if type(expected) is list:
-        return len(found) == len(expected) and all(map(same, found, expected))
+        return len(found) == len(expected) and all(same(*pair, **near) for pair in zip(found, expected, strict=True))
     if type(expected) is dict:
-        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
+        return found.keys() == expected.keys() and all(same(found[key], expected[key], **near) for key in expected)
     return bool(found == expected)
 
 

@@ -1,7 +1,7 @@
 """Verifier "function": call the answer's function with arguments, compare what it returns with what is expected.
 
     {"language": "python", "entry_point": "f", "parameters": [{"name": "xs", "type": "int[]"}], "returns": "int",
-     "tests": [{"args": [[1, 2]], "expected": 3}], "limits": {"cpu_s": 2}}
+     "tests": [{"args": [[1, 2]], "expected": 3}], "limits": {"cpu_s": 2}, "abs_tol": 0, "rel_tol": 0}
 
 Languages are python, c and the rows of `rewards.drivers_rows`; types are int, float, bool, string and those made of
 them with `T[]`, `T?` and `map[T]` (`rewards.drivers_types`). In a language with static types the answer's own
@@ -10,13 +10,15 @@ C knows int, bool, string and int[] only: `int`, `int` (0 or 1), `const char *` 
 it returns int or bool.
 
 Arguments go into the box, expected values stay here. A returned value must be of exactly the declared type: True is no
-int, 1.0 is none where the language tells them apart, an instance of a subclass is neither. Numbers are compared
-exactly, and no test is skipped: one that reports nothing has failed.
+int, 1.0 is none where the language tells them apart, an instance of a subclass is neither. Integers are compared
+exactly, and so are floats where the task names no tolerance; nan equals nan. No test is skipped: one that reports
+nothing has failed.
 """
 
 from __future__ import annotations
 
 import keyword
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +36,7 @@ from rewards.values import BadValue, decode, parse, parts
 from rewards.verifiers.base import Bench, Judged, limits_of, overall, record_of, test_list
 
 _REQUIRED = ("language", "entry_point", "parameters", "returns", "tests")
+_TOLERANCES = ("abs_tol", "rel_tol")
 _C_TYPES, _C_RETURNS = ("int", "bool", "string", "int[]"), ("int", "bool")
 _LANGUAGES = ("python", "c", *CALLERS)
 _PYTHON = Caller(driver="driver_python.py", int_bits=0)
@@ -70,6 +73,7 @@ class Signature:
     returns: Kind
     tests: tuple[tuple[tuple[Any, ...], Any], ...]
     limits: Mapping[str, float]
+    tolerances: Mapping[str, float]
 
     @property
     def caller(self) -> Caller:
@@ -79,7 +83,7 @@ class Signature:
 
 def read(task: Task) -> Signature:
     """The checked signature and tests of a task. Raises DataError naming the task and what is wrong."""
-    answer = record_of(task, _REQUIRED, ("limits",))
+    answer = record_of(task, _REQUIRED, ("limits", *_TOLERANCES))
     language = find(answer["language"])
     if language.name not in _LANGUAGES:
         raise DataError(
@@ -96,6 +100,7 @@ def read(task: Task) -> Signature:
         returns=_returns_of(task, language, answer["returns"]),
         tests=(),
         limits=limits_of(task),
+        tolerances=_tolerances_of(task),
     )
     tests = tuple(_test_of(f"task {task.id!r}, test {n}", test, bare) for n, test in enumerate(test_list(task)))
     return replace(bare, tests=tests)
@@ -159,7 +164,7 @@ def _judge(signature: Signature, expected: Any) -> Judge:
             raise BadValue(f"returned {value} where 0 or 1 is required")
         if not fits(kind, value):
             raise BadValue(f"returned a {type(value).__name__} where {kind} is required")
-        return same(value, expected)
+        return same(value, expected, **signature.tolerances)
 
     return judge
 
@@ -183,6 +188,18 @@ def _returns_of(task: Task, language: Language, returns: Any) -> Kind:
         allowed = ", ".join(_C_RETURNS) if language.name == "c" else "int, float, bool, string, T[], T?, map[T]"
         raise DataError(f"task {task.id!r}: {language.name} functions return {allowed}, not {returns!r}")
     return kind
+
+
+def _tolerances_of(task: Task) -> dict[str, float]:
+    given = {key: task.answer[key] for key in _TOLERANCES if key in task.answer}
+    if given and "float" not in str(task.answer["returns"]):
+        raise DataError(f"task {task.id!r}: {', '.join(given)} goes with floats, not with {task.answer['returns']!r}")
+    for key, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise DataError(f"task {task.id!r}: {key}={value!r} must be a number that is not negative")
+    if given.get("rel_tol", 0) >= 1:
+        raise DataError(f"task {task.id!r}: rel_tol={given['rel_tol']} would let 0 pass for anything")
+    return given
 
 
 def _test_of(where: str, test: Any, signature: Signature) -> tuple[tuple[Any, ...], Any]:

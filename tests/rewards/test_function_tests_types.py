@@ -80,6 +80,34 @@ def test_values_are_compared_exactly_and_no_number_equals_itself():
     assert not same(0.1 + 0.2, 0.3) and not same([1], [1, 1]) and not same({"a": 1}, {"b": 1})
 
 
+def test_floats_are_near_within_a_tolerance_and_nothing_else_is():
+    assert same([0.1 + 0.2], [0.3], rel_tol=1e-9) and not same(0.31, 0.3, rel_tol=1e-9)
+    assert same(1e-9, 0.0, abs_tol=1e-8) and not same(1e-9, 0.0, rel_tol=0.5)
+    assert not same(1, 2, abs_tol=5.0) and not same(math.inf, 1e308, rel_tol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("returns", "change", "complaint"),
+    [
+        ("int", {"abs_tol": 1}, "goes with floats"),
+        ("float", {"abs_tol": -1}, "not negative"),
+        ("float", {"abs_tol": math.nan}, "not negative"),
+        ("float?", {"rel_tol": 1}, "would let 0 pass"),
+    ],
+)
+def test_tolerances_that_mean_nothing_are_refused_at_load(returns, change, complaint, function_task):
+    with pytest.raises(DataError, match=complaint):
+        FunctionVerifier().check(function_task("ruby", {}, returns, [([], 1)], **change))
+
+
+def test_a_task_s_tolerance_holds_for_what_is_returned(function_task):
+    claim = ended(b'-2 0 0 0 0 0 0\n0 0 0 5 6 7 25\nV["D","3fd3333333333334"]')  # 0.1 + 0.2
+    for rest, verdict in (({}, "WA"), ({"rel_tol": 1e-9}, "AC")):
+        task = function_task("ruby", {}, "float", [([], 0.3)], **rest)
+        bench = Bench(sandbox=FakeSandbox([claim]), limits=Limits())
+        assert FunctionVerifier().judge(task, "f", bench).verdict is Verdict(verdict)
+
+
 def test_a_language_with_fewer_types_is_forgiven_only_what_it_cannot_tell():
     assert fitted(kind_of("float[]"), [1, 2.5], **{**NOTHING, "one_number": True}) == [1.0, 2.5]
     assert fitted(kind_of("int"), 2.0, **{**NOTHING, "one_number": True}) == 2.0  # which is no int, see `fits`
