@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from rewards.drivers_types import Fewer
 from rewards.languages import LANGUAGES
 
+_EVERYTHING = Fewer()
 Rewrite = tuple[str, str]  #: a pattern and what stands for it, in the sense of re.sub with MULTILINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """The driver of one language, and what the language does not tell apart."""
+    """The driver of one language, and what its values are like."""
 
     driver: str  #: a file of rewards/sandbox
     way: str = "loads"
@@ -31,9 +33,8 @@ class Caller:
     written_in: str = ""  #: the language a driver that stands apart is compiled as
     run: tuple[str, ...] = ()  #: the command, where that is not the language's own
     int_bits: int = 64  #: integers of a task beyond this are refused at load; 0 where there is no limit
-    one_number: bool = False  #: there is one type of numbers: 1.0 is 1
-    truth: bool = False  #: 0, 1 and "" are what its comparisons return
-    one_container: bool = False  #: lists and maps are one type
+    fewer: Fewer = _EVERYTHING  #: what the language does not tell apart
+    nul: bool = True  #: text may hold the character 0
 
 
 _JVM = LANGUAGES["java"].run[:-3]
@@ -48,7 +49,7 @@ _JAVA = Caller(
     ),
     run=(*_JVM, "-cp", "driver:{artefact}", "AssayDriver"),
 )
-_JAVASCRIPT = Caller(driver="driver_javascript.js", int_bits=54, one_number=True)
+_JAVASCRIPT = Caller(driver="driver_javascript.js", int_bits=54, fewer=Fewer(one_number=True))
 
 CALLERS: dict[str, Caller] = {
     "javascript": _JAVASCRIPT,
@@ -58,10 +59,13 @@ CALLERS: dict[str, Caller] = {
         driver="driver_php.php",
         # without its opening tag an answer would be output
         rewrite=((r"\A(?!\s*<\?)", "<?php\n"),),
-        one_container=True,
+        fewer=Fewer(one_container=True),
     ),
-    "perl": Caller(driver="driver_perl.pl", one_number=True, truth=True),
-    "lua": Caller(driver="driver_lua.lua", one_container=True),
+    "perl": Caller(driver="driver_perl.pl", fewer=Fewer(one_number=True, truth=True)),
+    "lua": Caller(driver="driver_lua.lua", fewer=Fewer(one_container=True)),
+    "r": Caller(
+        driver="driver_r.R", int_bits=54, nul=False, fewer=Fewer(one_number=True, one_container=True, vectors=True)
+    ),
     "cpp": Caller(
         driver="driver_cpp.hpp",
         way="beside",

@@ -36,6 +36,16 @@ class Kind:
         return ends.get(self.name, self.name)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fewer:
+    """What a language does not tell apart, and a comparison must therefore forgive."""
+
+    one_number: bool = False  #: there is one type of numbers: 1.0 is 1
+    truth: bool = False  #: 0, 1 and "" are what its comparisons return
+    one_container: bool = False  #: lists and maps are one type: a map of "0", "1", ... may come as a list
+    vectors: bool = False  #: a value is a list of one, and nothing is the list of none
+
+
 def kind_of(text: Any) -> Kind | None:
     """The type a text stands for; None where it stands for none."""
     if type(text) is not str or len(text) > 200:
@@ -122,27 +132,30 @@ def same(found: Any, expected: Any, *, rel_tol: float = 0.0, abs_tol: float = 0.
     return bool(found == expected)
 
 
-def fitted(kind: Kind, value: Any, *, one_number: bool, truth: bool, one_container: bool) -> Any:
-    """A value that a language returned, where that language has fewer types than a signature.
-
-    `one_number`: there is one type of numbers, so a whole float comes as an integer. `truth`: 0, 1 and the empty text
-    stand for false and true. `one_container`: lists and maps are one type, so a map of 0, 1, ... comes as a list.
-    """
-    rest = {"one_number": one_number, "truth": truth, "one_container": one_container}
+def fitted(kind: Kind, value: Any, fewer: Fewer) -> Any:
+    """A value that a language returned as the signature means it, where that language has fewer types."""
     if kind.item is None:
-        if kind.name == "float" and one_number and type(value) is int:
-            return float(value)
-        if kind.name == "bool" and truth and type(value) in (int, str) and value in (0, 1, ""):
-            return value == 1
-        return value
+        return _fitted_scalar(kind.name, value, fewer)
     if kind.name == "optional":
-        return None if value is None else fitted(kind.item, value, **rest)
-    if kind.name == "map" and one_container and type(value) is list:
+        return None if value is None else fitted(kind.item, value, fewer)
+    if kind.name == "map" and fewer.one_container and type(value) is list:
         value = {str(at): item for at, item in enumerate(value)}
+    if kind.name == "list" and fewer.vectors and type(value) is not list:
+        value = [] if value is None else [value]
     if kind.name == "list" and type(value) is list:
-        return [fitted(kind.item, item, **rest) for item in value]
+        return [fitted(kind.item, item, fewer) for item in value]
     if kind.name == "map" and type(value) is dict:
-        return {key: fitted(kind.item, item, **rest) for key, item in value.items()}
+        return {key: fitted(kind.item, item, fewer) for key, item in value.items()}
+    return value
+
+
+def _fitted_scalar(name: str, value: Any, fewer: Fewer) -> Any:
+    if fewer.one_number and name == "float" and type(value) is int:
+        return float(value)
+    if fewer.one_number and name == "int" and type(value) is float and value.is_integer() and abs(value) <= 2**53:
+        return int(value)
+    if fewer.truth and name == "bool" and type(value) in (int, str) and value in (0, 1, ""):
+        return value == 1
     return value
 
 

@@ -2,7 +2,6 @@
 # Perl has one kind of scalar: a whole number is told as an integer, what was made as text as text.
 package assay_driver;
 use strict;
-use warnings;
 use B ();
 use POSIX ();
 use Scalar::Util ();

@@ -28,7 +28,7 @@ from assay.errors import DataError
 from assay.types import Task, TestVerdict, Verdict
 from rewards import drivers
 from rewards.drivers_rows import CALLERS, Caller
-from rewards.drivers_types import Kind, as_written, fits, fitted, kind_of, same, scalars
+from rewards.drivers_types import Fewer, Kind, as_written, fits, fitted, kind_of, same, scalars
 from rewards.languages import LANGUAGES, Language, find
 from rewards.records import Judge, Report, verdicts
 from rewards.sandbox.base import Limits, RunResult
@@ -40,7 +40,7 @@ _TOLERANCES = ("abs_tol", "rel_tol")
 _C_TYPES, _C_RETURNS = ("int", "bool", "string", "int[]"), ("int", "bool")
 _LANGUAGES = ("python", "c", *CALLERS)
 _PYTHON = Caller(driver="driver_python.py", int_bits=0)
-_C = Caller(driver="driver_c.c", int_bits=32, truth=True)
+_C = Caller(driver="driver_c.c", int_bits=32, nul=False, fewer=Fewer(truth=True))
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _C_WORDS = frozenset(
     (
@@ -148,18 +148,13 @@ def _called(signature: Signature, program: str, bench: Bench, limits: Limits) ->
 
 
 def _judge(signature: Signature, expected: Any) -> Judge:
-    kind, caller = signature.returns, signature.caller
+    kind, fewer = signature.returns, signature.caller.fewer
     size = parts(expected)
 
     def judge(data: bytes) -> bool:
-        value = fitted(
-            kind,
-            # a map may come as a list, where those are one type, and a list has no keys
-            decode(parse(data), exact=True, expected_parts=size, fewer=caller.one_container),
-            one_number=caller.one_number,
-            truth=caller.truth,
-            one_container=caller.one_container,
-        )
+        # a list has no keys, and the item of a list of one is less than the list
+        claimed = decode(parse(data), exact=True, expected_parts=size, fewer=fewer.one_container)
+        value = fitted(kind, claimed, fewer)
         if signature.language is LANGUAGES["c"] and kind.name == "bool" and type(value) is not bool:
             raise BadValue(f"returned {value} where 0 or 1 is required")
         if not fits(kind, value):
@@ -217,15 +212,16 @@ def _test_of(where: str, test: Any, signature: Signature) -> tuple[tuple[Any, ..
 
 def _value_of(where: str, kind: Kind, value: Any, signature: Signature) -> Any:
     """A value of a record as it is called with or compared. Raises DataError where it is none of its type."""
-    name, bits = signature.language.name, signature.caller.int_bits
+    name, caller = signature.language.name, signature.caller
+    bits = caller.int_bits
     value = as_written(kind, value)
     if not fits(kind, value):
         raise DataError(f"{where}: {value!r} is not of type {kind}")
     for item in scalars(value):
         if type(item) is int and bits and not -(2 ** (bits - 1)) <= item < 2 ** (bits - 1):
             raise DataError(f"{where}: {item!r} does not fit a {name.upper() if name == 'c' else name} int")
-        if type(item) is str and name == "c" and "\0" in item:
-            raise DataError(f"{where}: a C string cannot hold a NUL")
+        if type(item) is str and not caller.nul and "\0" in item:
+            raise DataError(f"{where}: a string in {name} cannot hold a NUL")
         if type(item) is str and name != "python" and any("\ud800" <= letter <= "\udfff" for letter in item):
             raise DataError(f"{where}: {item!r} cannot be written as UTF-8")
     return value

@@ -9,14 +9,12 @@ import pytest
 
 from assay.errors import DataError
 from assay.types import Verdict
-from rewards.drivers_types import as_written, fits, fitted, kind_of, same, tokens_of
+from rewards.drivers_types import Fewer, as_written, fits, fitted, kind_of, same, tokens_of
 from rewards.sandbox.base import Limits
 from rewards.sandbox.fake import FakeSandbox, ended
 from rewards.values import BadValue, decode
 from rewards.verifiers.base import Bench
 from rewards.verifiers.function import FunctionVerifier
-
-NOTHING = {"one_number": False, "truth": False, "one_container": False}
 
 
 @pytest.mark.parametrize(
@@ -109,13 +107,16 @@ def test_a_task_s_tolerance_holds_for_what_is_returned(function_task):
 
 
 def test_a_language_with_fewer_types_is_forgiven_only_what_it_cannot_tell():
-    assert fitted(kind_of("float[]"), [1, 2.5], **{**NOTHING, "one_number": True}) == [1.0, 2.5]
-    assert fitted(kind_of("int"), 2.0, **{**NOTHING, "one_number": True}) == 2.0  # which is no int, see `fits`
-    assert fitted(kind_of("bool[]"), [1, 0, ""], **{**NOTHING, "truth": True}) == [True, False, False]
-    assert fitted(kind_of("bool"), 2, **{**NOTHING, "truth": True}) == 2
-    assert fitted(kind_of("map[int]"), [5, 6], **{**NOTHING, "one_container": True}) == {"0": 5, "1": 6}
-    assert fitted(kind_of("map[int]"), [5, 6], **NOTHING) == [5, 6]
-    assert type(fitted(kind_of("float"), 1, **NOTHING)) is int
+    numbers, truths = Fewer(one_number=True), Fewer(truth=True)
+    assert list(map(type, fitted(kind_of("float[]"), [1, 2.5], numbers))) == [float, float]
+    assert type(fitted(kind_of("int"), -0.0, numbers)) is int and type(fitted(kind_of("int"), 1.5, numbers)) is float
+    assert fitted(kind_of("int"), True, numbers) is True and type(fitted(kind_of("float"), 1, Fewer())) is int
+    assert fitted(kind_of("bool[]"), [1, 0, ""], truths) == [True, False, False]
+    assert fitted(kind_of("bool"), 2, truths) == 2 and fitted(kind_of("int"), "", truths) == ""
+    assert fitted(kind_of("map[int]"), [5, 6], Fewer(one_container=True)) == {"0": 5, "1": 6}
+    assert fitted(kind_of("map[int]"), [5, 6], Fewer()) == [5, 6]
+    assert fitted(kind_of("int[][]"), [1, None, [2, 3]], Fewer(vectors=True)) == [[1], [], [2, 3]]
+    assert fitted(kind_of("int[]"), 1, Fewer()) == 1 and fitted(kind_of("int"), [1], Fewer(vectors=True)) == [1]
 
 
 def test_floats_by_their_bits_and_text_by_its_bytes():
@@ -154,7 +155,12 @@ def test_values_a_language_cannot_be_given_are_refused_at_load(language, kind, v
         ("ruby", "int?", 0, ["N"], "WA"),
         ("javascript", "float", 2.0, ["i", "2"], "AC"),
         ("ruby", "float", 2.0, ["i", "2"], "WA"),
-        ("javascript", "int", 2, ["D", "4000000000000000"], "WA"),
+        ("javascript", "int", 2, ["D", "4000000000000000"], "AC"),
+        ("javascript", "int", 0, ["D", "8000000000000000"], "AC"),
+        ("javascript", "int", 2, ["D", "4008000000000000"], "WA"),
+        ("lua", "int", 2, ["D", "4000000000000000"], "WA"),
+        ("r", "int[]", [2], ["D", "4000000000000000"], "AC"),
+        ("r", "int", 2, ["l", [["i", "2"]]], "WA"),
         ("perl", "bool", False, ["u", ""], "AC"),
         ("perl", "bool", True, ["i", "2"], "WA"),
         ("javascript", "bool", True, ["i", "1"], "WA"),
