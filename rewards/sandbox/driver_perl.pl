@@ -2,6 +2,7 @@
 # Perl has one kind of scalar: a whole number is told as an integer, what was made as text as text.
 package assay_driver;
 use strict;
+no warnings;  # an experimental one is on by default, and would be said once a value
 use B ();
 use POSIX ();
 use Scalar::Util ();
