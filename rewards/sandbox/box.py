@@ -17,12 +17,13 @@ import signal
 import stat
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rewards.sandbox import frames, kernel, root
+from rewards.sandbox import frames, kernel, landlock, root
 from rewards.sandbox.warm import Warm
 
 TICK_S = 0.05
@@ -100,7 +101,7 @@ def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> 
     _give_up_privileges(tier, drop, workdir)
     for name, data in zip(job["files"], blobs[1:], strict=True):
         _put(Path(workdir, name), data)
-    program = _Program(job, stdin_fd, workdir)
+    program = _Program(job, stdin_fd, workdir, lambda: _confine(drop))
     killed_by, status, usage, wall_s = _watch(program, job["limits"], tier)
     names, contents = _gather(job["collect"], workdir, job["limits"]["file_bytes"])
     header = {
@@ -134,6 +135,12 @@ def _give_up_privileges(tier: str, drop: root.Drop, workdir: str) -> None:
     kernel.die_with_parent()  # last, since changing the user clears it
 
 
+def _confine(drop: root.Drop) -> None:
+    """What holds for the program alone, and not for its watcher."""
+    if drop.landlock:
+        landlock.restrict(drop.landlock, root.WRITABLE)
+
+
 def _put(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755)
     try:
@@ -145,11 +152,12 @@ def _put(path: Path, data: bytes) -> None:
 class _Program:
     """The process that runs the job's argv, and our ends of its outputs."""
 
-    def __init__(self, job: dict[str, Any], stdin_fd: int, workdir: str) -> None:
+    def __init__(self, job: dict[str, Any], stdin_fd: int, workdir: str, confine: Callable[[], None]) -> None:
         outputs = os.pipe(), os.pipe()
         exec_in, exec_out = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
+            _or_say_why(confine, exec_out)
             raise Warm(_become_program(job, workdir, (stdin_fd, outputs[0][1], outputs[1][1]), exec_out))
         self.started = time.monotonic()
         self.pidfd = os.pidfd_open(self.pid)
@@ -157,12 +165,23 @@ class _Program:
             os.close(fd)
         problem = os.read(exec_in, 4)  # closed by a successful exec
         os.close(exec_in)
+        if problem and (number := struct.unpack("i", problem)[0]) < 0:
+            raise OSError(-number, f"cannot confine the program: {os.strerror(-number)}")
         if problem and job["argv"][0].startswith("/"):  # a tool; what a compiler made is the answer's own doing
             number = struct.unpack("i", problem)[0]
             raise OSError(number, f"cannot execute {job['argv'][0]}: {os.strerror(number)}")
         self.streams = [_Stream(fd=out[0], cap=job["limits"]["output_bytes"]) for out in outputs]
         for stream in self.streams:
             os.set_blocking(stream.fd, False)
+
+
+def _or_say_why(confine: Callable[[], None], exec_out: int) -> None:
+    """A wall that cannot be had is the harness failing: told apart from a failed exec by the sign of its number."""
+    try:
+        confine()
+    except OSError as error:
+        os.write(exec_out, struct.pack("i", -(error.errno or errno.EIO)))
+        os._exit(127)
 
 
 def _input(data: bytes) -> int:
