@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rewards.sandbox import frames, kernel, landlock, root
+from rewards.sandbox import cgroups, frames, kernel, landlock, root
 from rewards.sandbox.warm import Warm
 
 TICK_S = 0.05
@@ -98,11 +98,12 @@ def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> 
     else:
         kernel.adopt_orphans()
     stdin_fd = _input(blobs[0])  # while a file in memory may still be made
+    group = cgroups.opened(job.get("cgroup"))  # while its files may still be opened
     _give_up_privileges(tier, drop, workdir)
     for name, data in zip(job["files"], blobs[1:], strict=True):
         _put(Path(workdir, name), data)
-    program = _Program(job, stdin_fd, workdir, lambda: _confine(drop))
-    killed_by, status, usage, wall_s = _watch(program, job["limits"], tier)
+    program = _Program(job, stdin_fd, workdir, lambda: _confine(drop, group))
+    killed_by, status, usage, wall_s = _watch(program, job["limits"], tier, group)
     names, contents = _gather(job["collect"], workdir, job["limits"]["file_bytes"])
     header = {
         "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
@@ -135,8 +136,10 @@ def _give_up_privileges(tier: str, drop: root.Drop, workdir: str) -> None:
     kernel.die_with_parent()  # last, since changing the user clears it
 
 
-def _confine(drop: root.Drop) -> None:
+def _confine(drop: root.Drop, group: cgroups.Group | None) -> None:
     """What holds for the program alone, and not for its watcher."""
+    if group is not None:
+        group.join()
     if drop.landlock:
         landlock.restrict(drop.landlock, root.WRITABLE)
 
@@ -244,7 +247,9 @@ def _limit(limits: dict[str, Any]) -> None:
         resource.setrlimit(which, (soft, hard))
 
 
-def _watch(program: _Program, limits: dict[str, Any], tier: str) -> tuple[str | None, int, _Usage, float]:
+def _watch(
+    program: _Program, limits: dict[str, Any], tier: str, group: cgroups.Group | None
+) -> tuple[str | None, int, _Usage, float]:
     """Until the program ends or uses too much. Returns why it was killed, its status, and what the box used."""
     poller = select.poll()
     poller.register(program.pidfd, select.POLLIN)
@@ -260,7 +265,7 @@ def _watch(program: _Program, limits: dict[str, Any], tier: str) -> tuple[str | 
         killed_by = _drain(program, events, poller)
         now = time.monotonic()
         if now >= next_tick and not ended:
-            killed_by = killed_by or _exceeded(usage, limits)
+            killed_by = killed_by or (group.exceeded(limits) if group else _exceeded(usage, limits))
             next_tick = now + TICK_S
         if now >= deadline and not ended:
             killed_by = killed_by or "wall"
@@ -272,6 +277,10 @@ def _watch(program: _Program, limits: dict[str, Any], tier: str) -> tuple[str | 
         killed_by = _drain(program, events, poller)
         if before == [stream.size for stream in program.streams]:
             break  # the weak tier cannot be sure that every writer is dead
+    if group is not None:
+        killed_by = killed_by or ("memory" if group.was_full() else None)
+        usage.reaped_s = max(usage.reaped_s, group.cpu_s())  # nobody reports children whose parent ignored their end
+        usage.memory_bytes = max(usage.memory_bytes, group.peak_bytes())
     if usage.reaped_s > limits["cpu_s"] and killed_by in (None, "wall"):
         killed_by = "cpu"
     return killed_by, status, usage, wall_s
