@@ -91,11 +91,11 @@ class Places:
 def find(mountinfo: str, own: str) -> Places | None:
     """Where groups might be made, from /proc/self/mountinfo and /proc/self/cgroup; None where nowhere."""
     mounts = [_mount(line) for line in mountinfo.splitlines()]
-    groups = {}
+    groups: dict[str, str] = {}
     for line in own.splitlines():
         _, controllers, path = line.split(":", 2)
         groups |= dict.fromkeys(controllers.split(","), path)  # "" stands for version 2
-    folders = {}
+    folders: dict[str, Path | None] = {}
     for kind, options, root, point in mounts:
         for name in CONTROLLERS:
             if kind == "cgroup" and name in options and name in groups and name not in folders:
