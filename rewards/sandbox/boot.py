@@ -15,7 +15,7 @@ from rewards.sandbox.base import PYTHON_FLAGS
 ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 _PACKAGE = Path(__file__).resolve().parent
 #: each after those that it imports
-_SENT = ("frames", "kernel", "seccomp", "root", "warm", "box", "supervisor")
+_SENT = ("frames", "kernel", "cgroups", "landlock", "seccomp", "root", "warm", "box", "supervisor")
 _BOOT = """
 import marshal, os, sys, types
 def take(count):

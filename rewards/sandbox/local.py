@@ -4,8 +4,8 @@ Stops: seeing or changing anything of the machine but read-only tool-chains; the
 processor time, memory, processes, output or disk than the limits; privileges (no set-uid, no capabilities, no new
 user namespace); anything that would outlive the run.
 Does not stop: an exploit of the kernel itself (the system-call filter is a deny-list); learning the machine's CPU
-model, kernel version and time. Memory is limited per process by the kernel and for the whole box by the watcher,
-which looks every 50 ms, until cgroups come.
+model, kernel version and time; locks on files of the tool-chains, which boxes share. Where no control group can be
+made (see `cgroups`), memory is limited per process, and for the whole box by the watcher, which looks every 50 ms.
 
 Tier `weak` uses the same supervisor without namespaces, where a container forbids them: limits, another user id when
 started as root, and killing descendants are all that is left. It must be asked for by name, and every result says so.
@@ -22,14 +22,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from assay.errors import EnvironmentProblem, InfraFailure
-from rewards.sandbox import boot, frames
-from rewards.sandbox.base import Isolation, Job, KilledBy, RunResult
+from rewards.sandbox import boot, cgroups, frames
+from rewards.sandbox.base import Isolation, Job, KilledBy, Limits, RunResult
 
 Tier = Literal["local", "weak"]
 
@@ -46,6 +46,7 @@ class LocalSandbox:
         self.precompiled = _cache() if tier == "local" else None
         self._lock = threading.Lock()
         self._supervisor: subprocess.Popen[bytes] | None = None
+        self._cgroups: cgroups.Cgroups | None = None
         self._isolation: Isolation | None = None
         self._closed = False
 
@@ -63,12 +64,12 @@ class LocalSandbox:
             supervisor = self._start()
             # A real box has a working folder of its own; the weak tier needs one of this machine's.
             weak = self.tier == "weak"
-            with _folder() if weak else nullcontext("") as workdir:
-                try:
-                    header, blobs = self._exchange(supervisor, job, workdir)
-                except (OSError, EOFError, frames.BadFrame) as error:
-                    self._stop()
-                    raise InfraFailure(f"the sandbox supervisor failed: {error or type(error).__name__}") from None
+            try:
+                with _folder() if weak else nullcontext("") as workdir, self._group(job.limits) as group:
+                    header, blobs = self._exchange(supervisor, job, workdir, group)
+            except (OSError, EOFError, frames.BadFrame) as error:
+                self._stop()
+                raise InfraFailure(f"the sandbox supervisor failed: {error or type(error).__name__}") from None
             if "failure" in header:
                 raise InfraFailure(f"sandbox: {header['failure']}")
             return result_of(header, blobs, self._isolation or Isolation(tier=self.tier))
@@ -94,14 +95,17 @@ class LocalSandbox:
         if self._supervisor is not None and self._supervisor.poll() is None:
             return self._supervisor
         self._stop()
-        self._supervisor = subprocess.Popen(
-            boot.command(self.python),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=boot.ENVIRONMENT,
-            cwd="/",
-            bufsize=0,
-        )
+        self._cgroups = cgroups.Cgroups.here() if self.tier == "local" else None
+        with self._cgroups.opened() if self._cgroups else nullcontext(()) as inherited:
+            self._supervisor = subprocess.Popen(
+                boot.command(self.python),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=boot.ENVIRONMENT,
+                cwd="/",
+                bufsize=0,
+                pass_fds=inherited,
+            )
         message = boot.message(self.tier, os.getpid(), sys.base_prefix, str(self.precompiled or ""))
         try:
             assert self._supervisor.stdin is not None
@@ -113,18 +117,28 @@ class LocalSandbox:
         if "refused" in hello:
             self._stop()
             raise EnvironmentProblem(_remedy(self.tier, hello["refused"]))
+        groups = [self._cgroups.feature] if self._cgroups else []
         self._isolation = Isolation(
-            tier=hello["tier"], features=tuple(hello["features"]), remarks=tuple(hello["remarks"])
+            tier=hello["tier"], features=(*hello["features"], *groups), remarks=tuple(hello["remarks"])
         )
         return self._supervisor
 
-    def _exchange(self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str) -> tuple[dict[str, Any], list]:
-        header = header_of(job, workdir)
+    def _group(self, limits: Limits) -> AbstractContextManager[dict[str, Any] | None]:
+        return self._cgroups.box(limits.memory_bytes, limits.processes) if self._cgroups else nullcontext()
+
+    def _exchange(
+        self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str, group: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], list]:
+        header = {**header_of(job, workdir), "cgroup": group}
         assert supervisor.stdin is not None
-        frames.write_all(
-            supervisor.stdin.fileno(), frames.job(job.limits.wall_s, header, [job.stdin, *job.files.values()])
-        )
-        return frames.reply(_reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
+        try:
+            frames.write_all(
+                supervisor.stdin.fileno(), frames.job(job.limits.wall_s, header, [job.stdin, *job.files.values()])
+            )
+            return frames.reply(_reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
+        except (OSError, EOFError, frames.BadFrame):
+            self._stop()  # before its group is removed
+            raise
 
     def _stop(self) -> None:
         supervisor, self._supervisor = self._supervisor, None

@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rewards.sandbox import kernel, seccomp
+from rewards.sandbox import kernel, landlock, seccomp
 
 BOX_ID = 1000  #: user and group of programs, as the box sees them
 PRECOMPILED = "/precompiled"  #: where boxes see precompiled headers, where there are any
 WORK = "/box"  #: working folder, home and, by a bind, /tmp of a run
+WRITABLE = (WORK, "/tmp", "/dev/shm")  #: what programs may write: the tmpfs of `mount_box`, by its three names
 
 _TREES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
@@ -38,6 +39,7 @@ class Drop(NamedTuple):
 
     uid: int | None  #: the user and group to become; None where it is that user already
     filter: bytes  #: the system-call filter to install; empty where there is none
+    landlock: int = 0  #: the version of Landlock that programs are put behind; 0 for none
 
 
 def stay(prefix: str) -> tuple[Drop, list[str], list[str]]:
@@ -69,9 +71,10 @@ def enter(prefix: str, precompiled: str) -> tuple[Drop, list[str], list[str]]:
     else:
         remarks.append("programs may create user namespaces of their own")
     call_filter = _usable_filter(features, remarks)
+    landlocked = _usable_landlock(features, remarks)
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET)
     _build_tree(prefix, precompiled)
-    return Drop(uid, call_filter), features, remarks
+    return Drop(uid, call_filter, landlocked), features, remarks
 
 
 def _usable_filter(features: list[str], remarks: list[str]) -> bytes:
@@ -88,6 +91,22 @@ def _usable_filter(features: list[str], remarks: list[str]) -> bytes:
         return call_filter
     remarks.append("no system-call filter: memory of in-memory files is not limited")
     return b""
+
+
+def _usable_landlock(features: list[str], remarks: list[str]) -> int:
+    """The version of Landlock if this kernel has it and lets programs behind it, tried in a child; else a remark."""
+    abi = landlock.version()
+
+    def install() -> bool:
+        kernel.no_new_privileges()
+        landlock.restrict(abi, [])
+        return True
+
+    if abi and _succeeds(install):
+        features.append(f"landlock{abi}")
+        return abi
+    remarks.append("no Landlock: the mounts of a box alone keep programs from writing elsewhere")
+    return 0
 
 
 def _reaches(uid: int, prefix: str) -> bool:
