@@ -83,6 +83,7 @@ METRICS: dict[str, Metric] = {
     "grad_norm": Metric("1", "global gradient norm before clipping"),
     "learning_rate": Metric("1", "learning rate of the step"),
     "clip/share": Metric("share", "tokens whose probability ratio was clipped"),
+    "time/wait_s": Metric("s", "the trainer waiting for a batch drawn ahead"),
     "time/rollout_s": Metric("s", "generating completions"),
     "time/reward_s": Metric("s", "running tests and the reward model"),
     "time/logprobs_s": Metric("s", "log-probabilities of the old and reference policy"),
@@ -99,7 +100,7 @@ METRICS: dict[str, Metric] = {
 }
 
 VERDICT_METRICS = tuple(f"verdict/{verdict.value}" for verdict in Verdict)
-PHASES = ("rollout", "reward", "logprobs", "update", "sync", "checkpoint", "eval")
+PHASES = ("wait", "rollout", "reward", "logprobs", "update", "sync", "checkpoint", "eval")
 
 
 def undocumented(names: Iterable[str]) -> list[str]:

@@ -98,6 +98,7 @@ class GRPOConfig(Section):
     overlong_buffer_tokens: int = Field(
         default=0, ge=0, description="the last tokens before the limit, over which up to 1 is taken off the reward"
     )
+    max_lag: int = Field(default=0, ge=0, description="steps that rollouts may be drawn and judged ahead of training")
     micro_batch_tokens: int = Field(default=8192, ge=1, description="positions in one forward pass of the trainer")
     gradient_checkpointing: bool = False
     eval_every: int = Field(default=50, ge=0, description="held-out pass@1 during the run; 0: never")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from assay.errors import TrainingDiverged
 from assay.types import ScoredGroup
 from grpo.batch import is_flat
 from grpo.config import GRPOConfig
@@ -20,6 +21,9 @@ def fill(scored: list[ScoredGroup], draw: Callable[[int, int], list[ScoredGroup]
     while missing and batches < config.max_generation_batches:
         new = draw(missing, batches)
         scored += new
-        missing -= sum(not is_flat(group) for group in new)
         batches += 1
+        try:
+            missing -= sum(not is_flat(group) for group in new)
+        except TrainingDiverged:  # a reward that is no number: the step will say so, with the batch
+            break
     return batches

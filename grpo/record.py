@@ -37,7 +37,8 @@ class RunRecord:
         self._save, self._say = save, say
         self._log = MetricsLog(folder)
         self._samples = SampleRecorder(folder / "samples")
-        self.last: tuple[int, int] | None = None  # (steps done, task cursor) of the newest checkpoint
+        self.cursor = 0  #: tasks taken for the steps that are trained
+        self.last: int | None = None  #: steps done at the newest checkpoint
 
     def samples(self, step: int, scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[Advantage]]) -> None:
         """Under process supervision the advantage on record is the first token's, the sum over all steps."""
@@ -57,12 +58,12 @@ class RunRecord:
         self._log.write(step, row)
         self._say(time_table(row, step, self.steps))
 
-    def checkpoint(self, step: int, cursor: int) -> None:
+    def checkpoint(self, step: int) -> None:
         """Write `checkpoints/step-...`; its marker, written last, carries the task cursor."""
-        facts = {"kind": "grpo", "cursor": cursor}
+        facts = {"kind": "grpo", "cursor": self.cursor}
         with writing_step(self.folder / "checkpoints", step, facts, self._keep_last) as folder:
             self._save(folder)
-        self.last = (step, cursor)
+        self.last = step
 
     def resume(self) -> tuple[Path | None, int, int]:
         """The newest valid checkpoint, its step and task cursor; what was recorded after it is taken back.
@@ -74,7 +75,8 @@ class RunRecord:
         step, cursor = int(facts["step"]), int(facts["cursor"])
         self._log.truncate_after(step)
         self._samples.remove_after(step)
-        self.last = (step, cursor) if folder is not None else None
+        self.cursor = cursor
+        self.last = step if folder is not None else None
         return folder, step, cursor
 
     def close(self) -> None:

@@ -235,8 +235,8 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
                 config, sampling, parts, record, seed=run.config.seed, start=first, stop=lambda: interrupts.asked
             )
         if done < config.steps:
-            if record.last is None or record.last[0] < done:
-                record.checkpoint(done, parts.tasks.cursor)
+            if record.last is None or record.last < done:
+                record.checkpoint(done)
             raise KeyboardInterrupt
         with writing(out / "policy", {"kind": "policy", "steps": done}) as folder:
             save_policy(trainer.unwrapped, fleet.tokenizer, folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from assay.errors import CheckpointError, TrainingDiverged
 from assay.types import RolloutGroup, ScoredGroup, Task
@@ -243,3 +244,44 @@ def test_a_loss_that_is_no_number_keeps_a_batch_that_does_it_again(tmp_path: Pat
         start(tmp_path)
     kept = read_groups(Path(str(seen.value).rpartition("the batch is in ")[2]))
     assert build_batch(kept, estimate_advantages(kept, CONFIG, 8), CONFIG, 8) == fed[0]
+
+
+def ahead(max_lag: int) -> GRPOConfig:
+    return CONFIG.model_copy(update={"max_lag": max_lag})
+
+
+def trained_on(folder: Path) -> list[list[str]]:
+    """Task ids by step, in the order of the samples."""
+    files = sorted((folder / "samples").glob("*.parquet"))
+    return [list(dict.fromkeys(parquet.read_table(file)["task_id"].to_pylist())) for file in files]
+
+
+@pytest.mark.parametrize("max_lag", [1, 3])
+def test_ahead_of_training_the_same_prompts_are_trained_in_the_same_steps(tmp_path: Path, max_lag: int):
+    start(tmp_path / "behind")
+    done, trainer, rollouts = start(tmp_path / "ahead", config=ahead(max_lag))
+    assert done == trainer.version == 6
+    assert trained_on(tmp_path / "ahead") == trained_on(tmp_path / "behind")
+    assert len(rollouts.seen) == 6
+    lags = [row["lag/max"] for row in rows(tmp_path / "ahead")]
+    assert lags[0] == 0 and max(lags) <= max_lag
+
+
+@pytest.mark.parametrize("max_lag", [0, 2])
+def test_stopped_while_drawing_ahead_no_prompt_is_lost_or_trained_twice(tmp_path: Path, max_lag: int):
+    start(tmp_path / "straight", config=ahead(max_lag))
+    stopped, _, _ = start(tmp_path / "cut", config=ahead(max_lag), stop_after=3)
+    assert stopped < 6
+    done, trainer, _ = start(tmp_path / "cut", config=ahead(max_lag), resume=True)
+    assert done == trainer.version == 6
+    assert trained_on(tmp_path / "cut") == trained_on(tmp_path / "straight")
+    assert [row["step"] for row in rows(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_replacing_flat_groups_and_drawing_ahead_go_together(tmp_path: Path):
+    config = filling(10).model_copy(update={"max_lag": 2})
+    done, _, rollouts = start(tmp_path, config=config, rewards=OneOutcome())
+    assert done == 6
+    assert {row["groups/trained"] for row in rows(tmp_path)} == {3.0}
+    assert [row["lag/max"] <= 2 for row in rows(tmp_path)] == [True] * 6
+    assert sum(row["groups/generation_batches"] for row in rows(tmp_path)) == len(rollouts.seen)
