@@ -16,6 +16,9 @@ ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 _PACKAGE = Path(__file__).resolve().parent
 #: each after those that it imports
 _SENT = ("frames", "kernel", "cgroups", "landlock", "seccomp", "root", "warm", "box", "supervisor")
+#: read once: a supervisor that starts again in a running process must speak as this process does, whatever was
+#: installed meanwhile
+_SOURCES = [(name, (_PACKAGE / f"{name}.py").read_bytes()) for name in _SENT]
 _BOOT = """
 import marshal, os, sys, types
 def take(count):
@@ -45,6 +48,5 @@ def command(python: str) -> list[str]:
 
 def message(tier: str, parent: int, prefix: str, precompiled: str) -> bytes:
     """The supervisor's source and the arguments of its `main`, their length in front."""
-    sources = [(name, (_PACKAGE / f"{name}.py").read_bytes()) for name in _SENT]
-    data = marshal.dumps((sources, (tier, parent, prefix, precompiled)), 4)
+    data = marshal.dumps((_SOURCES, (tier, parent, prefix, precompiled)), 4)
     return len(data).to_bytes(8, "big") + data
