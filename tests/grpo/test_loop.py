@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from assay.errors import CheckpointError, TrainingDiverged
+from assay.metrics import undocumented
 from assay.types import RolloutGroup, ScoredGroup, Task
 from grpo import loop
 from grpo.batch import TrainBatch, build_batch, estimate_advantages
@@ -117,6 +118,7 @@ def test_every_prompt_is_taken_once_per_epoch_and_every_step_is_recorded(tmp_pat
     assert sorted(taken[:5]) == sorted(taken[5:10]) == list("01234")
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert {row["lag/max"] for row in rows(tmp_path)} == {0.0}
+    assert undocumented(rows(tmp_path)[0]) == []
     assert len(list((tmp_path / "samples").glob("*.parquet"))) == 6
 
 
