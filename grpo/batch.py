@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any
 
 from assay.errors import ConfigError, DataError, InfraFailure, TrainingDiverged
-from assay.types import FinishReason, ScoredGroup, Verdict
+from assay.types import Completion, FinishReason, ScoredGroup, Verdict
 from grpo.advantages import ADVANTAGES, BATCH_ADVANTAGES, process
 from grpo.aggregation import AGGREGATIONS
 from grpo.config import GRPOConfig
@@ -47,9 +47,9 @@ class TrainBatch:
 
     def _part(self, k: int) -> TrainBatch:
         chosen = [i for i, part in enumerate(self.mini_batches) if part == k]
-        fields = ("prompts", "completions", "engine_logprobs", "advantages", "weights", "mini_batches")
-        values: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in chosen) for name in fields}
-        return replace(self, **values)
+        per_sequence = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), tuple)}
+        cut: dict[str, Any] = {name: tuple(v[i] for i in chosen) for name, v in per_sequence.items() if v}
+        return replace(self, **cut)
 
 
 def estimate_advantages(
@@ -122,7 +122,7 @@ def build_batch(
     max_completion_tokens: int,
 ) -> TrainBatch:
     """Everything that has an advantage. Raises InfraFailure where nothing has, with the reasons."""
-    prompts, completions, logprobs, kept, groups = [], [], [], [], []
+    kept: list[tuple[int, Completion, float | tuple[float, ...]]] = []  # (group, completion, advantage)
     dropped = truncated = 0
     for index, (group, advantages_G) in enumerate(zip(scored, advantages, strict=True)):
         if config.drop_zero_variance_groups and is_flat(group):
@@ -134,27 +134,21 @@ def build_batch(
             if config.mask_truncated and completion.finish_reason is FinishReason.LENGTH:
                 truncated += 1
                 continue
-            prompts.append(group.group.prompt_ids)
-            completions.append(completion.token_ids)
-            logprobs.append(completion.logprobs)
-            kept.append(advantage)
-            groups.append(index)
+            kept.append((index, completion, advantage))
     if not kept and not truncated and dropped < len(scored):
         raise InfraFailure(
             f"none of {len(scored)} groups earned a reward: the harness failed on all of them "
             f"({_first_detail(scored)}); nothing was trained"
         )
-    versions = [c.policy_version[0] for group in scored for c in group.group.completions]
+    groups, lengths = [index for index, _, _ in kept], [len(c.token_ids) for _, c, _ in kept]
     parts = _deal(groups, config.mini_batches)
     return TrainBatch(
-        prompts=tuple(prompts),
-        completions=tuple(completions),
-        engine_logprobs=tuple(logprobs),
-        advantages=tuple(kept),
-        weights=_weights(
-            config.loss_normalisation, [len(c) for c in completions], groups, parts, max_completion_tokens
-        ),
-        oldest_version=min(versions),
+        prompts=tuple(scored[index].group.prompt_ids for index in groups),
+        completions=tuple(c.token_ids for _, c, _ in kept),
+        engine_logprobs=tuple(c.logprobs for _, c, _ in kept),
+        advantages=tuple(advantage for _, _, advantage in kept),
+        weights=_weights(config.loss_normalisation, lengths, groups, parts, max_completion_tokens),
+        oldest_version=min(c.policy_version[0] for group in scored for c in group.group.completions),
         counts=_counts(scored, advantages) | {"completions/masked_truncated": float(truncated)},
         mini_batches=parts,
     )

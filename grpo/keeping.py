@@ -16,9 +16,11 @@ from assay.lineage import write_atomically
 from assay.types import Completion, FinishReason, RewardResult, RolloutGroup, ScoredGroup, TestVerdict, Verdict
 from rollouts.tasks import FORMATS, to_row
 
+COMPLETION = ("token_ids", "logprobs", "text", "finish_reason", "policy_version")
+
 
 def write_groups(scored: Sequence[ScoredGroup], path: Path) -> None:
-    """Everything the trainer's batch is made from: tokens, the engine's log-probabilities, results."""
+    """What the trainer's batch is made from: tokens, the engine's log-probabilities, results."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(json.dumps(_row(group)) + "\n" for group in scored))
 
@@ -32,7 +34,7 @@ def _row(scored: ScoredGroup) -> dict[str, Any]:
     return {
         "task": to_row(scored.group.task),
         "prompt_ids": scored.group.prompt_ids,
-        "completions": [asdict(c) for c in scored.group.completions],
+        "completions": [{name: getattr(c, name) for name in COMPLETION} for c in scored.group.completions],
         "results": [asdict(r) for r in scored.results],
     }
 

@@ -19,7 +19,12 @@ from grpo.sequences import sequence_mean
 
 
 def clipped_surrogate(
-    logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, clip_low: float, clip_high: float
+    logprobs_N: Tensor,
+    old_logprobs_N: Tensor,
+    advantages_N: Tensor,
+    clip_low: float,
+    clip_high: float,
+    segments_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """-min(r A, clip(r, 1 - low, 1 + high) A) with r = pi / pi_old: DeepSeekMath (arXiv 2402.03300) Eq. 3.
 
@@ -47,7 +52,12 @@ def gspo(
 
 
 def cispo(
-    logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, clip_low: float, clip_high: float
+    logprobs_N: Tensor,
+    old_logprobs_N: Tensor,
+    advantages_N: Tensor,
+    clip_low: float,
+    clip_high: float,
+    segments_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """-sg(min(r, 1 + high)) A log pi: MiniMax-M1 (arXiv 2506.13585) section 3.1. No lower bound: low is not used.
 
@@ -66,8 +76,4 @@ def _clipped(ratio_N: Tensor, advantages_N: Tensor, clip_low: float, clip_high: 
 
 Loss = Callable[[Tensor, Tensor, Tensor, float, float, Tensor], tuple[Tensor, Tensor]]
 
-LOSSES: dict[str, Loss] = {
-    "clipped": lambda new, old, advantages, low, high, segments: clipped_surrogate(new, old, advantages, low, high),
-    "gspo": gspo,
-    "cispo": lambda new, old, advantages, low, high, segments: cispo(new, old, advantages, low, high),
-}
+LOSSES: dict[str, Loss] = {"clipped": clipped_surrogate, "gspo": gspo, "cispo": cispo}

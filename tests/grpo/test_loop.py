@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from assay.errors import CheckpointError, TrainingDiverged
+from assay.errors import CheckpointError, InfraFailure, TrainingDiverged
+from assay.metrics import undocumented
 from assay.types import RolloutGroup, ScoredGroup, Task
 from grpo import loop
 from grpo.batch import TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig
+from grpo.filling import fill
 from grpo.keeping import read_groups
 from grpo.record import RunRecord
 from rollouts.config import SamplingConfig
 from rollouts.engine import Sampling
 from rollouts.fake import FakeEngine
 from rollouts.tasks import TaskStream
-from tests.groups import make_result, make_task
+from tests.groups import make_result, make_scored, make_task
 
 
 class FakeRollouts:
@@ -118,6 +120,7 @@ def test_every_prompt_is_taken_once_per_epoch_and_every_step_is_recorded(tmp_pat
     assert sorted(taken[:5]) == sorted(taken[5:10]) == list("01234")
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert {row["lag/max"] for row in rows(tmp_path)} == {0.0}
+    assert undocumented(rows(tmp_path)[0]) == []
     assert len(list((tmp_path / "samples").glob("*.parquet"))) == 6
 
 
@@ -285,3 +288,29 @@ def test_replacing_flat_groups_and_drawing_ahead_go_together(tmp_path: Path):
     assert {row["groups/trained"] for row in rows(tmp_path)} == {3.0}
     assert [row["lag/max"] <= 2 for row in rows(tmp_path)] == [True] * 6
     assert sum(row["groups/generation_batches"] for row in rows(tmp_path)) == len(rollouts.seen)
+
+
+def test_a_group_the_harness_failed_on_is_replaced_too():
+    given = [[make_scored([None, None], [1, 1]), make_scored([1.0, 0.0], [1, 1])], [make_scored([0.0, 1.0], [1, 1])]]
+    asked: list[tuple[int, int]] = []
+    scored: list[ScoredGroup] = []
+    config = filling(5).model_copy(update={"prompts_per_step": 2})
+    assert fill(scored, lambda prompts, again: asked.append((prompts, again)) or given[again], config) == 2
+    assert asked == [(2, 0), (1, 1)]
+    assert len(scored) == 3
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_harness_that_fails_on_a_refill_costs_a_try_and_on_the_first_batch_the_run(failing: int):
+    def draw(prompts: int, again: int) -> list[ScoredGroup]:
+        if again == failing:
+            raise InfraFailure("the reward harness failed on all of 2 completions")
+        return [make_scored([1.0, float(again == 0)], [1, 1])]  # the first is flat
+
+    config, scored = filling(5).model_copy(update={"prompts_per_step": 1}), []
+    if failing == 0:
+        with pytest.raises(InfraFailure):
+            fill(scored, draw, config)
+        return
+    assert fill(scored, draw, config) == 3
+    assert len(scored) == 2

@@ -13,7 +13,9 @@ import torch
 
 from assay.checkpoint import latest_valid, writing_step
 from assay.errors import CheckpointError, TrainingDiverged
+from assay.metrics import undocumented
 from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy, load_tokenizer
+from grpo.algorithms import ALGORITHMS
 from grpo.batch import TrainBatch
 from grpo.config import CorrectionConfig, EntropyConfig, GRPOConfig, KLConfig, OptimizerConfig
 from grpo.trainer import PolicyTrainer
@@ -367,3 +369,24 @@ def test_a_loss_that_is_no_number_in_a_later_micro_batch_stops_before_the_optimi
         trainer.step(make_batch(trainer, (1.0, -1.0, 0.5, float("nan"))))
     assert all(torch.equal(before[n], p) for n, p in trainer.model.named_parameters())
     assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_under_every_algorithm_the_better_answers_become_likelier(tiny_policy: Path, algorithm: str):
+    trainer = make_trainer(tiny_policy, learning_rate=1e-3, algorithm=algorithm, kl=ALGORITHMS[algorithm].get("kl", {}))
+    batch = make_batch(trainer, (1.0, -1.0, 1.0, -1.0))
+    batch = replace(batch, mini_batches=(0, 0, 1, 1) if trainer.config.mini_batches > 1 else ())
+    sequences = [[*p, *c] for p, c in zip(batch.prompts, batch.completions, strict=True)]
+    before = [sum(row) for row in trainer.probe(sequences).expected]
+    for _ in range(3):
+        metrics = trainer.step(batch)
+    after = [sum(row) for row in trainer.probe(sequences).expected]
+    assert after[0] - before[0] > after[1] - before[1]
+    assert after[2] - before[2] > after[3] - before[3]
+    assert after[0] > before[0]
+    assert undocumented(metrics) == []
+
+
+def test_every_number_of_a_step_is_documented(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy, entropy=EntropyConfig(coef=0.1), correction=CorrectionConfig(kind="tis"))
+    assert undocumented(trainer.step(make_batch(trainer))) == []
