@@ -180,6 +180,19 @@ WRITTEN: dict[str, Written] = {
             ("", "return(NULL)"),
         ),
     ),
+    "racket": Written(
+        function="#lang racket\n(struct two () #:methods gen:custom-write [(define (write-proc t p m) (write 2 p))])\n"
+        "(define (f x)\n%BODY%)\n",
+        types={},
+        back="x",
+        wrong="(+ x 2)",
+        right="(+ x 1)",
+        fails="(error 'no)",
+        loops="(let loop () (loop))",
+        leaves="(exit 0)",
+        prints=f'(displayln "{FAKE}") (flush-output) (exit 0)',
+        others=(("", "2.0"), ("", '"2"'), ("", "'(2)"), ("", "5/2"), ("", "(two)"), ("", "(void)"), ("", "#f")),
+    ),
     "cpp": Written(
         function=(
             "#include <bits/stdc++.h>\nusing namespace std;\n#define int long long\n"
@@ -271,6 +284,36 @@ WRITTEN: dict[str, Written] = {
             ("String", 'return "2".to_string();'),
             ("Vec<i64>", "return vec![2];"),
             ("Option<i64>", "return None;"),
+        ),
+    ),
+    "d": Written(
+        function=(
+            "import std.stdio, std.typecons;\nimport core.stdc.stdlib;\n\n"
+            'struct Two { string toString() const { return "2"; } bool opEquals(int) const { return true; } }\n'
+            "%RESULT% f(%TYPE% x)\n{\n%BODY%\n}\n\nvoid main() { writeln(1); }\n"
+        ),
+        types={
+            "int": "int",
+            "float": "double",
+            "bool": "bool",
+            "string": "string",
+            "int[]": "int[]",
+            "string[]": "string[]",
+            "int[][]": "const(long[])[]",
+            "map[int]": "int[string]",
+            "int?": "Nullable!int",
+        },
+        fails='throw new Exception("no");',
+        loops="for (int i = 0;; i++) {}",
+        leaves="exit(0); return 0;",
+        prints=f'writeln("{FAKE}"); stdout.flush(); exit(0); return 0;',
+        others=(
+            ("double", "return 2;"),
+            ("bool", "return true;"),
+            ("string", 'return "2";'),
+            ("int[]", "return [2];"),
+            ("Two", "return Two();"),
+            ("void", ""),
         ),
     ),
     "java": Written(
@@ -462,5 +505,7 @@ def test_what_is_no_program_or_lacks_the_function_says_so(language, judged):
     written = WRITTEN[language]
     found = judged("", program=written.broken.replace("%FUNCTION%", written.program(written.right)))
     assert found.verdict is Verdict.CE and found.detail, found
-    missing = judged("", program=re.sub(r"\bf(?=\(| <-| \{)", "g", written.program(written.right)))
+    missing = judged(
+        "", program=re.sub(r"\bf(?=\(| <-| \{)", "g", written.program(written.right)).replace("(f x)", "(g x)")
+    )
     assert missing.verdict in (Verdict.CE, Verdict.RE), missing
