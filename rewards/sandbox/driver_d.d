@@ -7,6 +7,7 @@ import core.sys.posix.unistd : _exit;
 import std.array : appender, array, join, replicate;
 import std.conv : to;
 import std.format : format;
+import std.meta : staticMap;
 import std.stdio : stdin;
 import std.string : splitLines;
 import std.traits;
@@ -114,8 +115,8 @@ void run(alias entry)()
     string reply;
     try
     {
-        Parameters!entry values;
-        foreach (i, Part; Parameters!entry) values[i] = read!Part();
+        staticMap!(Unqual, Parameters!entry) values;
+        foreach (i, Part; Parameters!entry) values[i] = read!(Unqual!Part)();
         static if (is(ReturnType!entry == void))
             reply = `V["O","void"]`;
         else
