@@ -93,14 +93,12 @@ def _prepared(
         program = re.sub(pattern, instead, program, flags=re.MULTILINE)
     text = caller.before + program + caller.after.replace("@ENTRY@", entry)
     driver = (_HERE / caller.driver).read_bytes()
-    name, files = language.source, {language.source: text.encode("utf-8", "replace")}
+    name, content = language.source, text.encode("utf-8", "replace")
     if language.compile:
+        given = {name: content, **({caller.driver: driver} if caller.way == "beside" else {})}
         argv = language.compile_argv(flags=caller.flags, objects=caller.objects)
-        given = {**files, caller.driver: driver} if caller.way == "beside" else files
-        name, files = (
-            language.artefact,
-            {language.artefact: compile_in_box(bench, language, argv, given, language.artefact)},
-        )
+        name, content = language.artefact, compile_in_box(bench, language, argv, given, language.artefact)
+    files = {name: content}
     if caller.way == "apart":
         files[_APART] = bench.keep(("driver", caller.driver), lambda: _compile_apart(bench, caller, driver))
     elif caller.way == "loads":

@@ -66,6 +66,12 @@ CALLERS: dict[str, Caller] = {
     "r": Caller(
         driver="driver_r.R", int_bits=54, nul=False, fewer=Fewer(one_number=True, one_container=True, vectors=True)
     ),
+    "racket": Caller(
+        driver="driver_racket.rkt",
+        rewrite=((r"\A(?![\s\S]*^#lang\s)", "#lang racket\n"),),
+        int_bits=0,
+        fewer=Fewer(false_is_null=True),
+    ),
     "cpp": Caller(
         driver="driver_cpp.hpp",
         way="beside",
@@ -75,7 +81,11 @@ CALLERS: dict[str, Caller] = {
     "go": Caller(
         driver="driver_go.go",
         way="beside",
-        rewrite=((r"\A(?![\s\S]*^package\s)", "package main\n"), (r"^func\s+main\s*\(\s*\)", "func assay_main()")),
+        rewrite=(
+            (r"\A(?![\s\S]*^package\s)", "package main\n"),
+            (r"^package\s+\w+", "package main"),
+            (r"^func\s+main\s*\(\s*\)", "func assay_main()"),
+        ),
         after="\nvar assay_function any = @ENTRY@\n",
         objects=("driver_go.go",),
     ),
@@ -84,6 +94,13 @@ CALLERS: dict[str, Caller] = {
         way="beside",
         rewrite=((r"\bfn\s+main\s*\(", "fn assay_main("),),
         after='\n#[path = "driver_rust.rs"]\nmod assay_driver;\nfn main() { assay_driver::run(@ENTRY@) }\n',
+    ),
+    "d": Caller(
+        driver="driver_d.d",
+        way="beside",
+        rewrite=((r"\b(void|int)\s+main\s*\(", r"\1 assay_main("),),
+        after="\nvoid main() { static import driver_d; driver_d.run!(@ENTRY@)(); }\n",
+        objects=("driver_d.d",),
     ),
     "java": _JAVA,
     "kotlin": replace(_JAVA, rewrite=((r"\A\s*package\s+[\w.]+[ \t]*;?", ""),)),

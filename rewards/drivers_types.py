@@ -43,6 +43,7 @@ class Fewer:
     one_number: bool = False  #: there is one type of numbers: 1.0 is 1
     truth: bool = False  #: 0, 1 and "" are what its comparisons return
     one_container: bool = False  #: lists and maps are one type: a map of "0", "1", ... may come as a list
+    false_is_null: bool = False  #: there is no other null
     vectors: bool = False  #: a value is a list of one, and nothing is the list of none
 
 
@@ -137,7 +138,9 @@ def fitted(kind: Kind, value: Any, fewer: Fewer) -> Any:
     if kind.item is None:
         return _fitted_scalar(kind.name, value, fewer)
     if kind.name == "optional":
-        return None if value is None else fitted(kind.item, value, fewer)
+        if value is None or (value is False and fewer.false_is_null and kind.item.name != "bool"):
+            return None
+        return fitted(kind.item, value, fewer)
     if kind.name == "map" and fewer.one_container and type(value) is list:
         value = {str(at): item for at, item in enumerate(value)}
     if kind.name == "list" and fewer.vectors and type(value) is not list:

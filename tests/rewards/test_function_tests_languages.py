@@ -180,6 +180,19 @@ WRITTEN: dict[str, Written] = {
             ("", "return(NULL)"),
         ),
     ),
+    "racket": Written(
+        function="#lang racket\n(struct two () #:methods gen:custom-write [(define (write-proc t p m) (write 2 p))])\n"
+        "(define (f x)\n%BODY%)\n",
+        types={},
+        back="x",
+        wrong="(+ x 2)",
+        right="(+ x 1)",
+        fails="(error 'no)",
+        loops="(let loop () (loop))",
+        leaves="(exit 0)",
+        prints=f'(displayln "{FAKE}") (flush-output) (exit 0)',
+        others=(("", "2.0"), ("", '"2"'), ("", "'(2)"), ("", "5/2"), ("", "(two)"), ("", "(void)"), ("", "#f")),
+    ),
     "cpp": Written(
         function=(
             "#include <bits/stdc++.h>\nusing namespace std;\n#define int long long\n"
@@ -271,6 +284,36 @@ WRITTEN: dict[str, Written] = {
             ("String", 'return "2".to_string();'),
             ("Vec<i64>", "return vec![2];"),
             ("Option<i64>", "return None;"),
+        ),
+    ),
+    "d": Written(
+        function=(
+            "import std.stdio, std.typecons;\nimport core.stdc.stdlib;\n\n"
+            'struct Two { string toString() const { return "2"; } bool opEquals(int) const { return true; } }\n'
+            "%RESULT% f(%TYPE% x)\n{\n%BODY%\n}\n\nvoid main() { writeln(1); }\n"
+        ),
+        types={
+            "int": "int",
+            "float": "double",
+            "bool": "bool",
+            "string": "string",
+            "int[]": "int[]",
+            "string[]": "string[]",
+            "int[][]": "const(long[])[]",
+            "map[int]": "int[string]",
+            "int?": "Nullable!int",
+        },
+        fails='throw new Exception("no");',
+        loops="for (int i = 0;; i++) {}",
+        leaves="exit(0); return 0;",
+        prints=f'writeln("{FAKE}"); stdout.flush(); exit(0); return 0;',
+        others=(
+            ("double", "return 2;"),
+            ("bool", "return true;"),
+            ("string", 'return "2";'),
+            ("int[]", "return [2];"),
+            ("Two", "return Two();"),
+            ("void", ""),
         ),
     ),
     "java": Written(
@@ -368,8 +411,8 @@ SLOW = ("kotlin",)  #: its compiler takes half a minute a program
 
 @pytest.fixture(scope="module")
 def roomy(sandbox) -> Bench:
-    """Room for a virtual machine beside the answer."""
-    limits = Limits(cpu_s=1.0, wall_s=4.0, memory_bytes=1024 * MIB, output_bytes=MIB, processes=32)
+    """Room for a virtual machine beside the answer, and for a disk that is slow to give it."""
+    limits = Limits(cpu_s=1.0, wall_s=20.0, memory_bytes=1024 * MIB, output_bytes=MIB, processes=32)
     return Bench(sandbox=sandbox, limits=limits)
 
 
@@ -462,5 +505,46 @@ def test_what_is_no_program_or_lacks_the_function_says_so(language, judged):
     written = WRITTEN[language]
     found = judged("", program=written.broken.replace("%FUNCTION%", written.program(written.right)))
     assert found.verdict is Verdict.CE and found.detail, found
-    missing = judged("", program=re.sub(r"\bf(?=\(| <-| \{)", "g", written.program(written.right)))
+    missing = judged(
+        "", program=re.sub(r"\bf(?=\(| <-| \{)", "g", written.program(written.right)).replace("(f x)", "(g x)")
+    )
     assert missing.verdict in (Verdict.CE, Verdict.RE), missing
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("javascript", "'use strict';\nconst f = (x) => x + 1;"),
+        ("javascript", "module.exports = (x) => x + 1;"),
+        ("javascript", "exports.f = function (x) { return x + 1; };\nconsole.log(exports.f(3));"),
+        ("typescript", "export const f = (x: number): number => x + 1;"),
+        ("typescript", "export default function f<T extends number>(x: T): number { return x + 1; }"),
+        ("ruby", "# frozen_string_literal: true\nrequire 'set'\ndef f(x) = x + 1\nputs f(1) if __FILE__ == $0"),
+        ("php", "function f(int $x): int { return $x + 1; }"),
+        ("php", "<?php\ndeclare(strict_types=1);\n$one = 1;\nfunction f($x) { global $one; return $x + $one; }\n?>\n"),
+        ("perl", "use strict;\nuse warnings;\n\nmy $one = 1;\nsub f { return $_[0] + $one }\nprint f(3), '\n';"),
+        ("perl", "sub f { my $x = shift; return int(($x + 1) / 1) }"),
+        ("lua", "local function f(x) return x + 1 end"),
+        ("lua", "local M = {}\nfunction M.f(x) return x + 1 end\nreturn M"),
+        ("r", "f = function(x) {\n  as.integer(x) + 1L\n}\nprint(f(1))"),
+        ("racket", "(define (f x) (+ x 1))\n(f 3)"),
+        ("racket", "#lang racket\n(provide f)\n(define/contract (f x) (-> integer? integer?) (add1 x))"),
+        ("cpp", "static long long f(const int &x) noexcept { return x + 1; }"),
+        ("cpp", "#include <iostream>\nint main() { return 1; }\nunsigned f(unsigned short x) { return x + 1; }"),
+        ("go", "func f(x int) int { return x + 1 }"),
+        ("go", "package solution\n\ntype N = int64\n\nfunc f(x N) (y N) {\n\ty = x + 1\n\treturn\n}\n"),
+        ("rust", "pub fn f(x: &i32) -> u64 { (*x + 1) as u64 }"),
+        ("d", "module one;\nint f(ref int x) { return ++x; }\nint main() { return 0; }"),
+        ("d", "pure nothrow long f(in long x) @safe { return x + 1; }"),
+        ("java", "package a.b;\nimport java.util.*;\npublic class Main {\n public int f(int x) { return x + 1; }\n}"),
+        ("java", "public final class Solution {\n  private static Long f(Long x) { return x + 1; }\n}"),
+        ("csharp", "namespace A { class Solution { public long f(long x) => x + 1; } }"),
+    ],
+)  # fmt: skip
+def test_answers_as_people_write_them(name, program, sandbox, function_task, roomy):
+    if not all(sandbox.has(tool) for tool in LANGUAGES[name].tools):
+        pytest.skip(f"no {name} here; {LANGUAGES[name].install}")
+    task = function_task(name, {"x": "int"}, "int", [([1], 2), ([5], 6)])
+    found = FunctionVerifier().judge(task, program, roomy)
+    assert [test.verdict for test in found.tests] == ["AC", "AC"], found
