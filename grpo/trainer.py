@@ -27,6 +27,7 @@ from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import load_policy, without_bars
+from assay.sharded import load_model_state, load_optimizer_state, placed, whole
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig
 from grpo.kl import KL, k3
@@ -55,10 +56,11 @@ class PolicyTrainer:
 
     def __init__(self, policy: str | Path, config: GRPOConfig, *, dtype: Any, temperature: float, pad_id: int) -> None:
         from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
 
         self.config, self.temperature, self.pad_id = config, temperature, pad_id
         self.version = 0
-        self.accelerator = Accelerator(gradient_accumulation_steps=1)
+        self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
         if dtype != "float32":
             raise ConfigError(
                 f"policy.dtype={dtype}: the trainer updates the weights it holds, and in 16 bits an update of 1e-6 "
@@ -67,7 +69,7 @@ class PolicyTrainer:
         model = load_policy(policy, dtype)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        self.reference = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
+        self.reference = placed(self.accelerator, copy.deepcopy(model).eval().requires_grad_(False))
         self.optimizer: torch.optim.Optimizer = adamw(
             list(model.parameters()),
             rate=config.learning_rate,
@@ -86,8 +88,8 @@ class PolicyTrainer:
             return {"grad_norm": 0.0, "tokens/trained": 0.0, "learning_rate": self._learning_rate()}
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         packed = pack_completions(batch.prompts, batch.completions, pad_id=self.pad_id)
-        share = packed.share(rank, world)
-        micro = [m.to(self.accelerator.device) for m in share.micro_batches(self.config.micro_batch_tokens)]
+        share = packed.balanced(self.config.micro_batch_tokens, world)[rank::world]
+        micro = [m.to(self.accelerator.device) for m in share]
         with phase("logprobs"):
             reference = [self._reference_logprobs(m) for m in micro]
             old = [None] * len(micro) if self.config.updates_per_rollout == 1 else [self._logprobs(m) for m in micro]
@@ -96,7 +98,8 @@ class PolicyTrainer:
             sums = Sums({})
             with phase("update"):
                 for i, (m, ref, prior) in enumerate(zip(micro, reference, old, strict=True)):
-                    waiting = i + 1 < len(micro)  # ranks exchange gradients with the last micro-batch only
+                    # ranks exchange gradients with the last micro-batch only; where they shard them, with each
+                    waiting = i + 1 < len(micro) and not self.accelerator.is_fsdp2
                     with self.accelerator.no_sync(self.model) if waiting else nullcontext():
                         self._backward(m, ref, prior, batch, sums)
                 norm = self._apply()
@@ -191,8 +194,11 @@ class PolicyTrainer:
     # -- what others ask of it ------------------------------------------------------------------------------------
 
     def publish(self) -> WeightBundle:
-        """The policy as engines take it: checkpoint names, digests, this version."""
-        return publish(checkpoint_state(self.unwrapped), self.version)
+        """The policy as engines take it: checkpoint names, digests, this version. Empty but on the main process."""
+        state = whole(self.unwrapped.state_dict(), self.accelerator.is_main_process)
+        return publish(
+            checkpoint_state(self.unwrapped, state) if self.accelerator.is_main_process else {}, self.version
+        )
 
     def probe(self, sequences: list[list[int]]) -> Probe:
         """The trainer's own log-probabilities of the probe's sequences."""
@@ -204,21 +210,28 @@ class PolicyTrainer:
         return self.accelerator.unwrap_model(self.model)
 
     def save(self, folder: Path) -> None:
-        """Model as a Hugging Face folder, optimizer and version beside it. Wrap it in `assay.checkpoint.writing`."""
+        """Model as a Hugging Face folder, optimizer and version beside it. Wrap it in `assay.checkpoint.writing`.
+
+        Every rank has to call it; the main process writes.
+        """
+        main = self.accelerator.is_main_process
+        state, optimizer = whole(self.unwrapped.state_dict(), main), whole(self.optimizer.state_dict(), main)
+        if not main:
+            return
         try:
             with without_bars():
-                self.unwrapped.save_pretrained(str(folder / "model"))
+                self.unwrapped.save_pretrained(str(folder / "model"), state_dict=state)
         except SafetensorError as error:  # safetensors' own word for a full disk
             raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
-        save_state({"optimizer": self.optimizer.state_dict(), "version": self.version}, folder / "trainer.pt")
+        save_state({"optimizer": optimizer, "version": self.version}, folder / "trainer.pt")
 
     def restore(self, folder: Path) -> None:
         """Take up where `save` left off. Raises CheckpointError where the folder holds another architecture."""
         model = load_policy(folder / "model", str(next(self.model.parameters()).dtype).removeprefix("torch."))
         saved = load_state(folder / "trainer.pt")
         try:
-            self.unwrapped.load_state_dict(model.state_dict())
+            load_model_state(self.unwrapped, model.state_dict())
         except RuntimeError as error:
             raise CheckpointError(f"{folder}: another architecture: {' '.join(str(error).split())[:300]}") from None
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer_state(self.optimizer, saved["optimizer"])
         self.version = saved["version"]
