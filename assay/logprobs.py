@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CHUNK_LOGITS = 1 << 26  #: numbers in one chunk of logits: 256 MiB of fp32
 SAME = 2e-6  #: of the largest gradient: what may lie between the foreseen gradient and the one that came
 
+WithEntropy = bool | Literal["gradient"]
 TokenLoss = Callable[[Tensor, "Tensor | None", slice], Tensor]
 """Loss, summed, of some of the N tokens: (log-probabilities [n], differentiable entropies [n] or None, which of N)."""
 
@@ -56,14 +57,12 @@ def completion_logprobs(
     model: PreTrainedModel,
     packed: PackedBatch,
     temperature: float = 1.0,
-    with_entropy: bool = False,
-    *,
-    entropy_gradient: bool = False,
+    with_entropy: WithEntropy = False,
     loss: TokenLoss | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability [N] of each target of `packed`, differentiable, and the entropy [N] at its position if asked.
 
-    The entropy carries a gradient with `entropy_gradient` alone. Order: `packed.target_mask.nonzero()`;
+    The entropy carries a gradient where `with_entropy` is "gradient". Order: `packed.target_mask.nonzero()`;
     `packed.split_targets` gives it back per sequence. `model` may be wrapped (DistributedDataParallel, PEFT): its own
     forward is called. `loss` foresees the loss that will be computed of the result, up to a factor, and saves a
     product where the positions take several chunks. Raises ConfigError where the head is not a linear layer.
@@ -74,7 +73,7 @@ def completion_logprobs(
             f"the policy's head is a {type(head).__name__}, and log-probabilities are read off a plain linear layer; "
             "leave the head out of what is adapted or quantised"
         )
-    reading = Reading(temperature, with_entropy, entropy_gradient, loss)
+    reading = Reading(temperature, with_entropy, loss)
 
     def read(hidden_BLH: Tensor) -> Tensor:
         hidden_NH = hidden_BLH[:, :-1][packed.target_mask[:, 1:]]
@@ -84,7 +83,7 @@ def completion_logprobs(
         values = model(input_ids=packed.token_ids, position_ids=packed.position_ids, use_cache=False).logits
     if not with_entropy:
         return values[0], None
-    return values[0], values[1] if entropy_gradient else values[1].detach()
+    return values[0], values[1] if with_entropy == "gradient" else values[1].detach()
 
 
 def head_of(model: PreTrainedModel) -> nn.Module:
@@ -111,9 +110,12 @@ class Reading:
     """What is wanted of the head's logits."""
 
     temperature: float = 1.0
-    with_entropy: bool = False
-    entropy_gradient: bool = False
+    with_entropy: WithEntropy = False
     loss: TokenLoss | None = None
+
+    @property
+    def slopes(self) -> bool:
+        return self.with_entropy == "gradient"
 
 
 def head_logprobs(
@@ -161,7 +163,7 @@ class _Head(torch.autograd.Function):
             ctx.kept = soft  # no larger than a chunk, so nothing is gained by computing it again
         ctx.save_for_backward(hidden, weight, bias, targets)
         ctx.reading, ctx.chunks = reading, chunks
-        if not (reading.with_entropy and reading.entropy_gradient):
+        if not reading.slopes:
             ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
@@ -170,7 +172,7 @@ class _Head(torch.autograd.Function):
     def backward(ctx: Any, by_logprob: Tensor, by_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         foreseen, kept, ctx.foreseen, ctx.kept = ctx.foreseen, ctx.kept, None, None  # both are used up in place
-        slope = by_entropy if ctx.reading.with_entropy and ctx.reading.entropy_gradient else None
+        slope = by_entropy if ctx.reading.slopes else None
         factor = foreseen.factor(by_logprob, slope) if foreseen is not None else None
         if factor is not None:
             return *foreseen.gradients.scaled(factor), None, None, None
@@ -273,10 +275,9 @@ class _Foreseen:
     def add(
         self, at: slice, soft: _Softmax, logprobs: Tensor, entropies: Tensor, hidden: Tensor, weight: Tensor, r: Reading
     ) -> None:
-        slopes = r.with_entropy and r.entropy_gradient
-        values = [t.clone().requires_grad_() for t in ((logprobs, entropies) if slopes else (logprobs,))]
+        values = [t.clone().requires_grad_() for t in ((logprobs, entropies) if r.slopes else (logprobs,))]
         with torch.enable_grad():
-            loss = r.loss(values[0], values[1] if slopes else None, at)
+            loss = r.loss(values[0], values[1] if r.slopes else None, at)
         g, *u = torch.autograd.grad(loss, values, allow_unused=True, materialize_grads=True)
         self.by_logprob[at] = g
         if u:

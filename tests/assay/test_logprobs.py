@@ -109,7 +109,7 @@ def test_entropy_carries_a_gradient_where_it_is_asked_for(model) -> None:
     prompts, answers = completions(2)
     packed = pack_completions(prompts, answers, pad_id=2)
     model.zero_grad()
-    _, entropies = completion_logprobs(model, packed, 0.8, with_entropy=True, entropy_gradient=True)
+    _, entropies = completion_logprobs(model, packed, 0.8, with_entropy="gradient")
     entropies.sum().backward()
     ours = model.lm_head.weight.grad.clone()
     model.zero_grad()
@@ -157,7 +157,7 @@ CHUNKS = (1, 4, 10, 11, 50)
 def test_the_written_gradient_is_the_numerical_one(rows: int, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assay.logprobs, "CHUNK_LOGITS", 7 * rows)
     hidden, weight, offsets, targets = draw_head(5, 7, 3, bias=bias)
-    reading = Reading(0.7, with_entropy=True, entropy_gradient=True)
+    reading = Reading(0.7, with_entropy="gradient")
     inputs = [hidden, weight, *([offsets] if bias else [])]
 
     def values(hidden, weight, offsets=None):
@@ -179,7 +179,7 @@ def test_values_and_gradients_are_those_of_whole_logits(
     def loss(logprobs, entropies, at: slice = slice(None)):
         return (weights[at] * (logprobs.square() - 0.3 * entropies)).sum()
 
-    reading = Reading(0.7, True, True, loss if announced else None)
+    reading = Reading(0.7, "gradient", loss if announced else None)
     ours = head_logprobs(hidden, weight, bias, targets, reading)
     plain = naive(hidden, weight, bias, targets, 0.7)
     mine = gradients_of(3 * loss(*ours), (hidden, weight, bias))
