@@ -152,7 +152,9 @@ class _Head(torch.autograd.Function):
         ctx.foreseen = ctx.kept = None
         if reading.loss is not None and any(wanted) and len(chunks) > 1:
             ctx.foreseen = _Foreseen.of(logprobs, _Gradients.zeros(hidden, weight, bias, wanted))
+        soft = None
         for at in chunks:
+            del soft  # the chunk before goes before the next one comes
             soft = _Softmax.of(hidden[at], weight, bias, targets[at], reading.temperature)
             logprobs[at] = soft.logprobs()
             if reading.with_entropy:
@@ -178,7 +180,9 @@ class _Head(torch.autograd.Function):
             return *foreseen.gradients.scaled(factor), None, None, None
         del foreseen
         gradients = _Gradients.zeros(hidden, weight, bias, ctx.needs_input_grad[:3])
+        soft = None
         for at in ctx.chunks:
+            del soft
             soft = kept or _Softmax.of(hidden[at], weight, bias, targets[at], ctx.reading.temperature)
             gradients.add(at, soft.logit_gradient(by_logprob[at], None if slope is None else slope[at]), hidden, weight)
         return *gradients.scaled(1.0), None, None, None

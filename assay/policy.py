@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from assay.adapter import LoraConfig
 from assay.checkpoint import writing
 from assay.config import Section
 from assay.errors import CheckpointError, ConfigError
@@ -72,6 +73,7 @@ class PolicyConfig(Section):
         default="words", description="what that tokenizer's tokens may not reach across"
     )
     dtype: Dtype = "float32"
+    lora: LoraConfig | None = Field(default=None, description="GRPO trains adapters; unset: all weights")
 
     @model_validator(mode="after")
     def _one_source(self) -> PolicyConfig:

@@ -21,13 +21,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from assay.adapter import LoraConfig, adapted, base_of, merged_state, restore_weights, save_weights, without_adapter
 from assay.checkpoint import load_state, save_state
-from assay.errors import CheckpointError, ConfigError, TrainingDiverged
+from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import load_policy, without_bars
-from assay.sharded import load_model_state, load_optimizer_state, placed, whole
+from assay.sharded import load_optimizer_state, placed, whole
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig
 from grpo.kl import KL, k3
@@ -54,7 +55,16 @@ class Sums:
 class PolicyTrainer:
     """Holds the policy, the frozen reference and the optimizer."""
 
-    def __init__(self, policy: str | Path, config: GRPOConfig, *, dtype: Any, temperature: float, pad_id: int) -> None:
+    def __init__(
+        self,
+        policy: str | Path,
+        config: GRPOConfig,
+        *,
+        dtype: Any,
+        temperature: float,
+        pad_id: int,
+        lora: LoraConfig | None = None,
+    ) -> None:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
@@ -69,9 +79,13 @@ class PolicyTrainer:
         model = load_policy(policy, dtype)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        self.reference = placed(self.accelerator, copy.deepcopy(model).eval().requires_grad_(False))
+        self.reference: PreTrainedModel | None = None
+        if lora is None:
+            self.reference = placed(self.accelerator, copy.deepcopy(model).eval().requires_grad_(False))
+        else:  # an adapted policy carries its reference inside
+            model = adapted(model, lora, sharded=self.accelerator.is_fsdp2)
         self.optimizer: torch.optim.Optimizer = adamw(
-            list(model.parameters()),
+            [p for p in model.parameters() if p.requires_grad],
             rate=config.learning_rate,
             betas=config.optimizer.betas,
             weight_decay=config.optimizer.weight_decay,
@@ -185,7 +199,8 @@ class PolicyTrainer:
 
     @torch.no_grad()
     def _reference_logprobs(self, m: PackedBatch) -> Tensor:
-        return completion_logprobs(self.reference, m, self.temperature)[0]
+        with without_adapter(self.unwrapped):
+            return completion_logprobs(self.reference or self.model, m, self.temperature)[0]
 
     @torch.no_grad()
     def _logprobs(self, m: PackedBatch) -> Tensor:
@@ -195,10 +210,9 @@ class PolicyTrainer:
 
     def publish(self) -> WeightBundle:
         """The policy as engines take it: checkpoint names, digests, this version. Empty but on the main process."""
-        state = whole(self.unwrapped.state_dict(), self.accelerator.is_main_process)
-        return publish(
-            checkpoint_state(self.unwrapped, state) if self.accelerator.is_main_process else {}, self.version
-        )
+        main = self.accelerator.is_main_process
+        state = whole(merged_state(self.unwrapped), main)
+        return publish(checkpoint_state(base_of(self.unwrapped), state) if main else {}, self.version)
 
     def probe(self, sequences: list[list[int]]) -> Probe:
         """The trainer's own log-probabilities of the probe's sequences."""
@@ -206,32 +220,28 @@ class PolicyTrainer:
 
     @property
     def unwrapped(self) -> PreTrainedModel:
-        """The plain Hugging Face model."""
+        """The Hugging Face model without what Accelerate put around it; with its adapter, where it has one."""
         return self.accelerator.unwrap_model(self.model)
 
     def save(self, folder: Path) -> None:
-        """Model as a Hugging Face folder, optimizer and version beside it. Wrap it in `assay.checkpoint.writing`.
+        """Weights (`save_weights`), optimizer and version. Wrap it in `assay.checkpoint.writing`.
 
         Every rank has to call it; the main process writes.
         """
         main = self.accelerator.is_main_process
-        state, optimizer = whole(self.unwrapped.state_dict(), main), whole(self.optimizer.state_dict(), main)
+        state, optimizer = whole(merged_state(self.unwrapped), main), whole(self.optimizer.state_dict(), main)
         if not main:
             return
         try:
             with without_bars():
-                self.unwrapped.save_pretrained(str(folder / "model"), state_dict=state)
+                save_weights(self.unwrapped, state, folder)
         except SafetensorError as error:  # safetensors' own word for a full disk
             raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
         save_state({"optimizer": optimizer, "version": self.version}, folder / "trainer.pt")
 
     def restore(self, folder: Path) -> None:
         """Take up where `save` left off. Raises CheckpointError where the folder holds another architecture."""
-        model = load_policy(folder / "model", str(next(self.model.parameters()).dtype).removeprefix("torch."))
+        restore_weights(self.unwrapped, folder)
         saved = load_state(folder / "trainer.pt")
-        try:
-            load_model_state(self.unwrapped, model.state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder}: another architecture: {' '.join(str(error).split())[:300]}") from None
         load_optimizer_state(self.optimizer, saved["optimizer"])
         self.version = saved["version"]

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from assay.adapter import LoraConfig
 from assay.sharded import whole
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig, KLConfig, OptimizerConfig
 from grpo.trainer import PolicyTrainer
 
+LORA = LoraConfig(rank=4, alpha=8)
 LENGTHS = (6, 2, 4, 8, 9, 3, 5)
 
 
@@ -33,26 +35,26 @@ def batch(shift: int) -> TrainBatch:
     )
 
 
-def trainer(policy: Path | str) -> PolicyTrainer:
+def trainer(policy: Path | str, lora: LoraConfig | None = None) -> PolicyTrainer:
     config = GRPOConfig(
         learning_rate=1e-4,
         optimizer=OptimizerConfig(grad_clip=0.05, weight_decay=0.1),
         kl=KLConfig(coef=0.1),
         micro_batch_tokens=16,
     )
-    return PolicyTrainer(policy, config, dtype="float32", temperature=0.9, pad_id=2)
+    return PolicyTrainer(policy, config, dtype="float32", temperature=0.9, pad_id=2, lora=lora)
 
 
-def train(policy: Path | str, folder: Path) -> dict[str, Any]:
+def train(policy: Path | str, folder: Path, lora: LoraConfig | None = None) -> dict[str, Any]:
     """Two steps, saved, taken up by another trainer for a third. Gradients of the second, weights after each part."""
-    first = trainer(policy)
+    first = trainer(policy, lora)
     first.step(batch(0))
     gradients = caught(first, batch(3))
     metrics = first.step(batch(3))
     after_two = first.publish()
     first.save(folder)
     first.accelerator.wait_for_everyone()
-    second = trainer(policy)
+    second = trainer(policy, lora)
     second.restore(folder)
     second.step(batch(5))
     after_three = second.publish()
@@ -72,7 +74,7 @@ def caught(trainer: PolicyTrainer, batch: TrainBatch) -> dict[str, torch.Tensor]
     step = trainer.optimizer.step
 
     def catch(*args: Any, **kwargs: Any) -> None:
-        gradients.update(whole({n: p.grad for n, p in trainer.unwrapped.named_parameters()}))
+        gradients.update(whole({n: p.grad for n, p in trainer.unwrapped.named_parameters() if p.grad is not None}))
 
     trainer.optimizer.step = catch  # type: ignore[method-assign]
     trainer.step(batch)
@@ -104,7 +106,7 @@ def main(policy: str, out: str, kind: str) -> None:
         for model in (made.unwrapped, made.reference):
             held = sum(p.to_local().numel() for p in model.parameters()) / sum(p.numel() for p in model.parameters())
             assert held < 0.6, f"this rank holds {held:.0%} of the parameters"
-    results = train(policy, Path(out) / "checkpoint")
+    results = train(policy, Path(out) / "checkpoint", LORA if kind == "ddp lora" else None)
     if int(torch.distributed.get_rank()) == 0:
         flat = {f"{part}/{k}": v.contiguous() for part, values in results.items() for k, v in values.items()}
         save_file(flat, Path(out) / "results.safetensors")

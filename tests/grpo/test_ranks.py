@@ -17,11 +17,6 @@ from tests.grpo import ranks
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def alone(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
-    return ranks.train(tiny_policy, tmp_path_factory.mktemp("alone") / "checkpoint")
-
-
 def launch(policy: Path, out: Path, kind: str, world: int) -> dict[str, dict[str, torch.Tensor]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -53,10 +48,12 @@ def launch(policy: Path, out: Path, kind: str, world: int) -> dict[str, dict[str
     return parts
 
 
-@pytest.mark.parametrize("kind, world", [("ddp", 2), ("fsdp2", 2), pytest.param("fsdp2", 3, marks=pytest.mark.slow)])
-def test_several_ranks_train_as_one_does(
-    tiny_policy: Path, tmp_path: Path, alone: dict[str, dict[str, torch.Tensor]], kind: str, world: int
-):
+@pytest.mark.parametrize(
+    "kind, world",
+    [("ddp", 2), ("fsdp2", 2), ("ddp lora", 2), pytest.param("fsdp2", 3, marks=pytest.mark.slow)],
+)
+def test_several_ranks_train_as_one_does(tiny_policy: Path, tmp_path: Path, kind: str, world: int):
+    alone = ranks.train(tiny_policy, tmp_path / "alone", ranks.LORA if "lora" in kind else None)
     together = launch(tiny_policy, tmp_path, kind, world)
     assert together.keys() == alone.keys()
     for part, expected in alone.items():
