@@ -236,8 +236,18 @@ def pack_completions(
     *,
     pad_id: int,
     row_tokens: int | None = None,
+    only: Sequence[int] | None = None,
 ) -> PackedBatch:
-    """Pack prompt + completion pairs, with exactly the completion tokens as targets."""
-    sequences = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-    masks = [[False] * len(p) + [True] * len(c) for p, c in zip(prompts, completions, strict=True)]
-    return pack(sequences, masks, pad_id=pad_id, row_tokens=row_tokens)
+    """Pack prompt + completion pairs, with exactly the completion tokens as targets.
+
+    `only` leaves out all other pairs; segments stay numbered as the pairs are, so per-sequence values need no change.
+    """
+    pairs = list(zip(prompts, completions, strict=True))
+    chosen = range(len(pairs)) if only is None else only
+    sequences = [[*pairs[i][0], *pairs[i][1]] for i in chosen]
+    masks = [[False] * len(pairs[i][0]) + [True] * len(pairs[i][1]) for i in chosen]
+    packed = pack(sequences, masks, pad_id=pad_id, row_tokens=row_tokens)
+    if only is None:
+        return packed
+    numbers = torch.tensor([*chosen, PADDING])  # padding, -1, finds itself at the end
+    return replace(packed, segment_ids=numbers[packed.segment_ids])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Experts = Literal["grouped_mm", "eager", "batched_mm"]
 
 
 class InitConfig(Section):
@@ -73,6 +74,10 @@ class PolicyConfig(Section):
         default="words", description="what that tokenizer's tokens may not reach across"
     )
     dtype: Dtype = "float32"
+    experts: Experts | None = Field(
+        default=None,
+        description="how GRPO computes fused experts: transformers' experts_implementation; unset: its own",
+    )
     lora: LoraConfig | None = Field(default=None, description="GRPO trains adapters; unset: all weights")
 
     @model_validator(mode="after")
@@ -127,7 +132,7 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
         raise OSError(errno.EIO, _one_line(error)) from None
 
 
-def load_policy(path: str | Path, dtype: Dtype = "float32") -> PreTrainedModel:
+def load_policy(path: str | Path, dtype: Dtype = "float32", experts: Experts | None = None) -> PreTrainedModel:
     """The causal language model in a folder or on the hub, in `dtype`, with attention that respects packing.
 
     Raises CheckpointError, in one line, where the folder is incomplete, of another architecture, or where names
@@ -141,7 +146,11 @@ def load_policy(path: str | Path, dtype: Dtype = "float32") -> PreTrainedModel:
     try:
         with without_bars():
             model, info = AutoModelForCausalLM.from_pretrained(
-                str(path), dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True
+                str(path),
+                dtype=getattr(torch, dtype),
+                attn_implementation="sdpa",
+                experts_implementation=experts,
+                output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be loaded: {_one_line(error)}") from None

@@ -108,3 +108,14 @@ def _is_flat(advantages_G: Sequence[float | None]) -> bool:
 
 def _first_detail(scored: Sequence[ScoredGroup]) -> str:
     return next((r.detail for group in scored for r in group.results if r.detail), "no detail given")
+
+
+def with_gradient(batch: TrainBatch, kl_coef: float) -> list[int]:
+    """The sequences that move the policy: all where a KL pulls on them, else those with an advantage.
+
+    At least one, so that the optimizer's step (its momentum and decay) happens as it would with a gradient of zero.
+    """
+    if kl_coef:
+        return list(range(len(batch.completions)))
+    shortest = min(range(len(batch.completions)), key=lambda i: len(batch.completions[i]))
+    return [i for i, advantage in enumerate(batch.advantages) if advantage] or [shortest]

@@ -27,9 +27,9 @@ from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
-from assay.policy import load_policy, without_bars
+from assay.policy import Experts, load_policy, without_bars
 from assay.sharded import load_optimizer_state, placed, whole
-from grpo.batch import TrainBatch
+from grpo.batch import TrainBatch, with_gradient
 from grpo.config import GRPOConfig
 from grpo.kl import KL, k3
 from grpo.losses import clipped_surrogate
@@ -64,6 +64,7 @@ class PolicyTrainer:
         temperature: float,
         pad_id: int,
         lora: LoraConfig | None = None,
+        experts: Experts | None = None,
     ) -> None:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
@@ -76,7 +77,7 @@ class PolicyTrainer:
                 f"policy.dtype={dtype}: the trainer updates the weights it holds, and in 16 bits an update of 1e-6 "
                 f"rounds to nothing; train in float32 (the engine's dtype is rollouts.engine.dtype)"
             )
-        model = load_policy(policy, dtype)
+        model = load_policy(policy, dtype, experts)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         self.reference: PreTrainedModel | None = None
@@ -101,7 +102,8 @@ class PolicyTrainer:
         if not batch.completions:
             return {"grad_norm": 0.0, "tokens/trained": 0.0, "learning_rate": self._learning_rate()}
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        packed = pack_completions(batch.prompts, batch.completions, pad_id=self.pad_id)
+        only = with_gradient(batch, self.config.kl.coef)
+        packed = pack_completions(batch.prompts, batch.completions, pad_id=self.pad_id, only=only)
         share = packed.balanced(self.config.micro_batch_tokens, world)[rank::world]
         micro = [m.to(self.accelerator.device) for m in share]
         with phase("logprobs"):
@@ -117,7 +119,7 @@ class PolicyTrainer:
                     with self.accelerator.no_sync(self.model) if waiting else nullcontext():
                         self._backward(m, ref, prior, batch, sums)
                 norm = self._apply()
-            first = self._means(sums, batch, norm)
+            first = self._means(sums, norm)
             metrics = first if update == 0 else {**first, **{k: metrics[k] for k in metrics if "mismatch" in k}}
         self.version += 1
         return metrics
@@ -144,6 +146,7 @@ class PolicyTrainer:
         with torch.no_grad():
             log_ratio = prior - engine
             sums.add(
+                tokens=float(m.num_targets),
                 policy=loss,
                 penalty=penalty,
                 kl=k3(logprobs, reference).sum(),
@@ -169,9 +172,9 @@ class PolicyTrainer:
         warmup = self.config.optimizer.warmup_steps
         return self.config.learning_rate * min(1.0, (self.version + 1) / warmup if warmup else 1.0)
 
-    def _means(self, sums: Sums, batch: TrainBatch, norm: float) -> dict[str, float]:
+    def _means(self, sums: Sums, norm: float) -> dict[str, float]:
         values = self._over_ranks(sums)
-        n = batch.num_tokens
+        n = values["tokens"]  # completions that moved nothing were not looked at
         return {
             "loss/total": values["policy"] + values["penalty"],
             "loss/policy": values["policy"],
@@ -183,7 +186,7 @@ class PolicyTrainer:
             "mismatch/max_abs_logratio": values["worst"],
             "grad_norm": norm,
             "learning_rate": self._learning_rate(),
-            "tokens/trained": float(n),
+            "tokens/trained": n,
         }
 
     def _over_ranks(self, sums: Sums) -> dict[str, float]:

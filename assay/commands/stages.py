@@ -202,6 +202,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         temperature=sampling.temperature,
         pad_id=fleet.tokenizer.pad_token_id,
         lora=run.config.policy.lora,
+        experts=run.config.policy.experts,
     )
     tasks, left_out = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
     if left_out:
