@@ -5,7 +5,6 @@ Importing this module does not import torch; the functions do.
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from assay.adapter import LoraConfig
-from assay.checkpoint import writing
+from assay.checkpoint import write_failure, writing
 from assay.config import Section
 from assay.errors import CheckpointError, ConfigError
 
@@ -128,8 +127,8 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
         with without_bars():
             model.save_pretrained(str(folder))
             tokenizer.save_pretrained(str(folder))
-    except SafetensorError as error:  # safetensors' own word for a full disk
-        raise OSError(errno.EIO, _one_line(error)) from None
+    except SafetensorError as error:
+        raise write_failure(error, folder) from None
 
 
 def load_policy(path: str | Path, dtype: Dtype = "float32", experts: Experts | None = None) -> PreTrainedModel:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from assay.errors import TrainingDiverged
 from assay.metrics import Timer
 from assay.types import RolloutGroup, ScoredGroup, Task
+from grpo import mismatch
 from grpo.batch import TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig
+from grpo.filling import fill
 from grpo.record import RunRecord, describe
 from rollouts.config import SamplingConfig
 from rollouts.engine import Sampling
@@ -67,28 +70,36 @@ def run(
     timer = Timer()
     with timer.phase("sync"):
         probe = dict(parts.sync())
-    for step in range(start, config.steps):
-        if stop():
-            return step
+
+    def draw(step: int, prompts: int, again: int) -> list[ScoredGroup]:
         drawing = Sampling(
             temperature=sampling.temperature,
             max_tokens=sampling.max_completion_tokens,
             samples=config.group_size,
-            seed=seed * 100_003 + step * 101,
+            seed=seed * 100_003 + step * 101 + again * 1_000_003,
         )
         with timer.phase("rollout"):
-            groups = parts.rollouts.generate(parts.tasks.take(config.prompts_per_step), drawing)
+            groups = parts.rollouts.generate(parts.tasks.take(prompts), drawing)
         with timer.phase("reward"):
-            scored = parts.rewards.score(groups)
-            advantages = estimate_advantages(scored, config)
-        batch = build_batch(scored, advantages, config, sampling.max_completion_tokens)
-        metrics = parts.trainer.step(batch, timer.phase)
-        _guard(metrics, config, step)
-        lag = parts.trainer.version - 1 - batch.oldest_version
+            return parts.rewards.score(groups)
+
+    for step in range(start, config.steps):
+        if stop():
+            return step
+        scored: list[ScoredGroup] = []
+        try:
+            batches = fill(scored, partial(draw, step), config)
+            advantages = estimate_advantages(scored, config, sampling.max_completion_tokens)
+            batch = build_batch(scored, advantages, config, sampling.max_completion_tokens)
+            metrics = parts.trainer.step(batch, timer.phase)
+            lag = parts.trainer.version - 1 - batch.oldest_version
+            mismatch.check(metrics, config.mismatch.stop_above, step + 1, lag)
+        except TrainingDiverged as error:
+            raise TrainingDiverged(f"{error}; the batch is in {record.offending(step + 1, scored)}") from None
         with timer.phase("sync"):
             probe = dict(parts.sync())
         metrics |= {**probe, **batch.counts, **describe(scored), "policy/version": float(parts.trainer.version)}
-        metrics["lag/max"] = float(max(0, lag))
+        metrics |= {"lag/max": float(max(0, lag)), "groups/generation_batches": float(batches)}
         done = step + 1
         if parts.evaluate is not None and config.eval_every and done % config.eval_every == 0:
             with timer.phase("eval"):
@@ -99,13 +110,3 @@ def run(
             with timer.phase("checkpoint"):  # last: what is recorded beyond a checkpoint is taken back on resume
                 record.checkpoint(done, parts.tasks.cursor)
     return config.steps
-
-
-def _guard(metrics: Mapping[str, float], config: GRPOConfig, step: int) -> None:
-    mismatch = metrics.get("mismatch/k3", 0.0)
-    if not mismatch <= config.mismatch.stop_above:
-        raise TrainingDiverged(
-            f"step {step + 1}: engine and trainer disagree about the sampled tokens (mean k3 {mismatch:.2e}, allowed "
-            f"{config.mismatch.stop_above:.0e}, largest |log-ratio| {metrics['mismatch/max_abs_logratio']:.2e}) "
-            f"although the weights were proved equal: look at precision, the sampling temperature and the router"
-        )

@@ -12,6 +12,8 @@ from typing import Protocol
 from assay.checkpoint import latest_valid, read_marker, writing_step
 from assay.metrics import MetricsLog, Timer, time_table
 from assay.types import FinishReason, ScoredGroup, Verdict
+from grpo.batch import Advantage
+from grpo.keeping import write_groups
 from rollouts.recorder import SampleRecorder
 
 
@@ -37,8 +39,16 @@ class RunRecord:
         self._samples = SampleRecorder(folder / "samples")
         self.last: tuple[int, int] | None = None  # (steps done, task cursor) of the newest checkpoint
 
-    def samples(self, step: int, scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | None]]) -> None:
-        self._samples.write(step, scored, advantages, [g.group.task.messages[-1].content for g in scored])
+    def samples(self, step: int, scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[Advantage]]) -> None:
+        """Under process supervision the advantage on record is the first token's, the sum over all steps."""
+        first = [[a[0] if isinstance(a, tuple) else a for a in advantages_G] for advantages_G in advantages]
+        self._samples.write(step, scored, first, [g.group.task.messages[-1].content for g in scored])
+
+    def offending(self, step: int, scored: Sequence[ScoredGroup]) -> Path:
+        """Keep the groups of a step that stopped the run, for `read_groups`; returns the file."""
+        path = self.folder / f"offending-step-{step:05d}.jsonl"
+        write_groups(scored, path)
+        return path
 
     def metrics(self, step: int, values: Mapping[str, float], timer: Timer) -> None:
         row = {**values, **timer.take(), "memory/resident_bytes": resident_bytes()}

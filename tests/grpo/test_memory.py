@@ -13,7 +13,7 @@ from assay.adapter import LoraConfig
 from assay.logprobs import completion_logprobs
 from assay.packing import PADDING, pack_completions
 from grpo.batch import with_gradient
-from grpo.config import KLConfig
+from grpo.config import EntropyConfig, KLConfig
 from tests.grpo.test_trainer import gradient, make_batch, make_trainer, perturb
 
 
@@ -40,7 +40,9 @@ def test_completions_without_advantage_are_skipped_where_no_kl_pulls_on_them(tin
     trainer = make_trainer(tiny_policy, kl=KLConfig(coef=0.0))
     batch = make_batch(trainer, advantages)
     kept = [i for i, a in enumerate(advantages) if a]
-    assert with_gradient(batch, 0.0) == kept and with_gradient(batch, 0.1) == [0, 1, 2, 3]
+    assert with_gradient(batch, trainer.config) == kept
+    for moved in ({"kl": KLConfig(coef=0.1)}, {"entropy": EntropyConfig(coef=1e-3)}):
+        assert with_gradient(batch, trainer.config.model_copy(update=moved)) == [0, 1, 2, 3]
     skipped = gradient(trainer, batch)
     # a KL so weak that its gradient is nothing keeps every completion in
     assert_same(skipped, gradient(make_trainer(tiny_policy, kl=KLConfig(coef=1e-12)), batch))
