@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+import assay.logprobs
 from assay.adapter import LoraConfig
 from assay.logprobs import completion_logprobs
 from assay.packing import PADDING, pack_completions
 from grpo.batch import with_gradient
 from grpo.config import EntropyConfig, KLConfig
+from grpo.objective import by_token
 from tests.grpo.test_trainer import gradient, make_batch, make_trainer, perturb
 
 
@@ -110,3 +112,31 @@ def test_every_way_of_computing_experts_gives_the_same_gradient(tiny_policy: Pat
     assert trainer.unwrapped.config._experts_implementation == experts
     default = make_trainer(tiny_policy)
     assert_same(gradient(trainer, make_batch(trainer)), gradient(default, make_batch(default)))
+
+
+@pytest.mark.parametrize(
+    "settings, announced",
+    [
+        ({}, True),
+        ({"loss": "cispo", "correction": {"kind": "tis"}, "updates_per_rollout": 2}, True),
+        ({"entropy": EntropyConfig(coef=0.01)}, True),
+        ({"loss": "gspo"}, False),
+        ({"correction": {"kind": "geometric", "band": (0.0, 1e9)}}, False),
+    ],
+)
+def test_chunks_of_the_head_change_no_gradient_whatever_the_loss(
+    tiny_policy: Path, settings: dict[str, Any], announced: bool, monkeypatch: pytest.MonkeyPatch
+):
+    def run() -> dict[str, torch.Tensor]:
+        trainer = make_trainer(tiny_policy, **settings)
+        perturb(trainer)
+        return gradient(trainer, make_batch(trainer))
+
+    assert by_token(make_trainer(tiny_policy, **settings).config) == announced
+    whole = run()
+    factors: list[float | None] = []
+    factor = assay.logprobs._Foreseen.factor
+    monkeypatch.setattr(assay.logprobs._Foreseen, "factor", lambda *a: (factors.append(factor(*a)), factors[-1])[1])
+    monkeypatch.setattr(assay.logprobs, "CHUNK_LOGITS", 300 * 7)  # of 20 tokens
+    assert_same(run(), whole)
+    assert factors == pytest.approx([1.0] * len(factors)) and bool(factors) == announced
