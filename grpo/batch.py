@@ -191,3 +191,15 @@ def _teaches(advantage: Advantage) -> bool:
 
 def _first_detail(scored: Sequence[ScoredGroup]) -> str:
     return next((r.detail for group in scored for r in group.results if r.detail), "no detail given")
+
+
+def with_gradient(batch: TrainBatch, config: GRPOConfig) -> list[int]:
+    """The sequences that move the policy: all where a KL or an entropy bonus does, else those with an advantage.
+
+    At least one, so that the optimizer's step (its momentum and decay) happens as it would with a gradient of zero.
+    """
+    everywhere = config.kl.coef and config.kl.estimator != "none"
+    if everywhere or config.entropy.coef or config.entropy.target:
+        return list(range(len(batch.completions)))
+    shortest = min(range(len(batch.completions)), key=lambda i: len(batch.completions[i]))
+    return [i for i, advantage in enumerate(batch.advantages) if _teaches(advantage)] or [shortest]

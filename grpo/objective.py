@@ -35,6 +35,41 @@ class Tokens:
     segments: Tensor  # [N] whose token it is
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of N tokens before the policy is run on them: `Tokens` but for its log-probabilities."""
+
+    old: Tensor | None  # [N], None where the policy has not moved since
+    engine: Tensor
+    reference: Tensor | None
+    advantages: Tensor
+    weights: Tensor
+    segments: Tensor
+
+    def tokens(self, logprobs: Tensor, entropy: Tensor | None, at: slice = slice(None)) -> Tokens:
+        """Some of the tokens, with what the policy says of them."""
+        return Tokens(
+            logprobs=logprobs,
+            old=logprobs.detach() if self.old is None else self.old[at],
+            engine=self.engine[at],
+            reference=None if self.reference is None else self.reference[at],
+            entropy=entropy,
+            advantages=self.advantages[at],
+            weights=self.weights[at],
+            segments=self.segments[at],
+        )
+
+
+def by_token(config: GRPOConfig) -> bool:
+    """Whether J is a sum of terms that each look at one token, so that it can be had of part of a completion."""
+    correction = config.correction
+    return (
+        config.loss in ("clipped", "cispo")
+        and correction.kind in ("none", "tis", "icepop")
+        and correction.off_policy_threshold is None
+    )
+
+
 def objective(
     tokens: Tokens, config: GRPOConfig, bonus: float = 0.0, step_tokens: int = 1
 ) -> tuple[Tensor, dict[str, Tensor | float]]:

@@ -21,17 +21,19 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from assay.adapter import LoraConfig, adapted, base_of, merged_state, restore_weights, save_weights, without_adapter
 from assay.checkpoint import load_state, save_state
-from assay.errors import CheckpointError, ConfigError, TrainingDiverged
+from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
-from assay.policy import load_policy, without_bars
-from grpo.batch import TrainBatch
+from assay.policy import Experts, load_policy, without_bars
+from assay.sharded import load_model_state, load_optimizer_state, placed, whole
+from grpo.batch import TrainBatch, with_gradient
 from grpo.config import GRPOConfig
 from grpo.entropy import Bonus
 from grpo.mismatch import THRESHOLDS, share_above
-from grpo.objective import Tokens, disagreement, objective
+from grpo.objective import Known, by_token, disagreement, objective
 from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, publish
 
 if TYPE_CHECKING:
@@ -54,26 +56,41 @@ class Sums:
 class PolicyTrainer:
     """Holds the policy, the frozen reference and the optimizer."""
 
-    def __init__(self, policy: str | Path, config: GRPOConfig, *, dtype: Any, temperature: float, pad_id: int) -> None:
+    def __init__(
+        self,
+        policy: str | Path,
+        config: GRPOConfig,
+        *,
+        dtype: Any,
+        temperature: float,
+        pad_id: int,
+        lora: LoraConfig | None = None,
+        experts: Experts | None = None,
+    ) -> None:
         from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
 
         self.config, self.temperature, self.pad_id = config, temperature, pad_id
         self.version = 0
-        self.accelerator = Accelerator(gradient_accumulation_steps=1)
+        self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
         if dtype != "float32":
             raise ConfigError(
                 f"policy.dtype={dtype}: the trainer updates the weights it holds, and in 16 bits an update of 1e-6 "
                 f"rounds to nothing; train in float32 (the engine's dtype is rollouts.engine.dtype)"
             )
-        model = load_policy(policy, dtype)
+        model = load_policy(policy, dtype, experts)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         self.reference: PreTrainedModel | None = None
-        if config.kl.estimator != "none":
-            self.reference = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
+        if lora is not None:  # an adapted policy carries its reference inside
+            model = adapted(model, lora, sharded=self.accelerator.is_fsdp2)
+        elif config.kl.estimator != "none":
+            self.reference = placed(self.accelerator, copy.deepcopy(model).eval().requires_grad_(False))
+        if lora is not None and config.kl.reset_every:
+            raise ConfigError("grpo.kl.reset_every: an adapted policy's reference is the policy inside; leave it out")
         self.bonus = Bonus(config.entropy.coef)
         self.optimizer: torch.optim.Optimizer = adamw(
-            list(model.parameters()),
+            [p for p in model.parameters() if p.requires_grad],
             rate=config.learning_rate,
             betas=config.optimizer.betas,
             weight_decay=config.optimizer.weight_decay,
@@ -100,7 +117,8 @@ class PolicyTrainer:
             with phase("update"):
                 for (part, micro), ref, prior in zip(parts, reference, old, strict=True):
                     for i, m in enumerate(micro):
-                        waiting = i + 1 < len(micro)  # ranks exchange gradients with the last micro-batch only
+                        # ranks exchange gradients with the last micro-batch only; where they shard them, with each
+                        waiting = i + 1 < len(micro) and not self.accelerator.is_fsdp2
                         with self.accelerator.no_sync(self.model) if waiting else nullcontext():
                             self._backward(m, ref[i], prior[i], part, sums)
                     norm = self._apply(sums)
@@ -114,32 +132,37 @@ class PolicyTrainer:
     def _micro_batches(self, batch: TrainBatch) -> list[PackedBatch]:
         """This rank's share of the rows, cut to what fits into one forward pass."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        packed = pack_completions(batch.prompts, batch.completions, pad_id=self.pad_id)
-        share = packed.share(rank, world)
-        return [m.to(self.accelerator.device) for m in share.micro_batches(self.config.micro_batch_tokens)]
+        only = with_gradient(batch, self.config)
+        packed = pack_completions(batch.prompts, batch.completions, pad_id=self.pad_id, only=only)
+        share = packed.balanced(self.config.micro_batch_tokens, world)[rank::world]
+        return [m.to(self.accelerator.device) for m in share]
 
     def _backward(
         self, m: PackedBatch, reference: Tensor | None, old: Tensor | None, batch: TrainBatch, sums: Sums
     ) -> None:
-        bonus = self.bonus.applied(self.config.entropy.target)
-        logprobs, entropy = completion_logprobs(self.model, m, self.temperature, "gradient" if bonus else True)
-        segments = m.target_segments()
-        tokens = Tokens(
-            logprobs=logprobs,
-            old=logprobs.detach() if old is None else old,
+        bonus, segments = self.bonus.applied(self.config.entropy.target), m.target_segments()
+        known = Known(
+            old=old,
             engine=m.gather_targets(batch.engine_logprobs),
             reference=reference,
-            entropy=entropy,
             advantages=_per_token(batch.advantages, m, segments),
-            weights=torch.tensor(batch.weights, device=logprobs.device)[segments],
+            weights=torch.tensor(batch.weights, device=segments.device)[segments],
             segments=segments,
         )
+
+        def loss(logprobs: Tensor, entropy: Tensor | None, at: slice) -> Tensor:
+            return objective(known.tokens(logprobs, entropy, at), self.config, bonus, batch.num_tokens)[0]
+
+        wanted = "gradient" if bonus else True
+        announced = loss if by_token(self.config) else None
+        logprobs, entropy = completion_logprobs(self.model, m, self.temperature, wanted, announced)
+        tokens = known.tokens(logprobs, entropy)
         total, values = objective(tokens, self.config, bonus, batch.num_tokens)
         # DistributedDataParallel averages over ranks; the weights already divide by the global batch
         self.accelerator.backward(total * self.accelerator.num_processes)
         with torch.no_grad():
             differences, worst = disagreement(tokens)
-            sums.add(**values, **differences)
+            sums.add(tokens=float(m.num_targets), **values, **differences)
             sums.values["worst"] = max(sums.values.get("worst", 0.0), worst)
 
     def _apply(self, sums: Sums) -> float:
@@ -167,7 +190,7 @@ class PolicyTrainer:
 
     def _means(self, sums: Sums, batch: TrainBatch, norm: float, parts: int) -> dict[str, float]:
         values = self._over_ranks(sums)
-        n = batch.num_tokens
+        n = values["tokens"]  # completions that move nothing are not looked at
         policy, penalty = values["policy"] / parts, values["penalty"] / parts
         bonus = values.get("bonus", 0.0) / parts
         metrics = {
@@ -184,7 +207,7 @@ class PolicyTrainer:
             "correction/off_policy": values["off_policy"] / len(batch.completions),
             "grad_norm": norm,
             "learning_rate": self._learning_rate(),
-            "tokens/trained": float(n),
+            "tokens/trained": n,
         }
         if "kl" in values:
             metrics["kl/reference"] = values["kl"] / n
@@ -205,9 +228,10 @@ class PolicyTrainer:
 
     @torch.no_grad()
     def _reference_logprobs(self, m: PackedBatch) -> Tensor | None:
-        if self.reference is None:
+        if self.config.kl.estimator == "none":
             return None
-        return completion_logprobs(self.reference, m, self.temperature)[0]
+        with without_adapter(self.unwrapped):
+            return completion_logprobs(self.reference or self.model, m, self.temperature)[0]
 
     def _reset_reference(self) -> None:
         """The policy becomes its own reference every `kl.reset_every` steps: DeepSeekMath Algorithm 1."""
@@ -222,8 +246,10 @@ class PolicyTrainer:
     # -- what others ask of it ------------------------------------------------------------------------------------
 
     def publish(self) -> WeightBundle:
-        """The policy as engines take it: checkpoint names, digests, this version."""
-        return publish(checkpoint_state(self.unwrapped), self.version)
+        """The policy as engines take it: checkpoint names, digests, this version. Empty but on the main process."""
+        main = self.accelerator.is_main_process
+        state = whole(merged_state(self.unwrapped), main)
+        return publish(checkpoint_state(base_of(self.unwrapped), state) if main else {}, self.version)
 
     def probe(self, sequences: list[list[int]]) -> Probe:
         """The trainer's own log-probabilities of the probe's sequences."""
@@ -231,35 +257,40 @@ class PolicyTrainer:
 
     @property
     def unwrapped(self) -> PreTrainedModel:
-        """The plain Hugging Face model."""
+        """The Hugging Face model without what Accelerate put around it; with its adapter, where it has one."""
         return self.accelerator.unwrap_model(self.model)
 
     def save(self, folder: Path) -> None:
-        """Model as a Hugging Face folder, optimizer and version beside it. Wrap it in `assay.checkpoint.writing`."""
+        """Weights (`save_weights`), optimizer and version. Wrap it in `assay.checkpoint.writing`.
+
+        Every rank has to call it; the main process writes.
+        """
+        main = self.accelerator.is_main_process
+        state, optimizer = whole(merged_state(self.unwrapped), main), whole(self.optimizer.state_dict(), main)
+        reference = None  # the policy the run began from
+        if self.reference is not None and self.config.kl.reset_every:
+            reference = whole(self.reference.state_dict(), main)
+        if not main:
+            return
         try:
             with without_bars():
-                self.unwrapped.save_pretrained(str(folder / "model"))
+                save_weights(self.unwrapped, state, folder)
         except SafetensorError as error:  # safetensors' own word for a full disk
             raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
-        state = {"optimizer": self.optimizer.state_dict(), "version": self.version}
-        state["bonus"] = (self.bonus.coefficient, self.bonus.entropy)
-        if self.reference is not None and self.config.kl.reset_every:  # else it is the policy the run began from
-            state["reference"] = self.reference.state_dict()
-        save_state(state, folder / "trainer.pt")
+        saved = {"optimizer": optimizer, "version": self.version, "bonus": (self.bonus.coefficient, self.bonus.entropy)}
+        if reference is not None:
+            saved["reference"] = reference
+        save_state(saved, folder / "trainer.pt")
 
     def restore(self, folder: Path) -> None:
         """Take up where `save` left off. Raises CheckpointError where the folder holds another architecture."""
-        model = load_policy(folder / "model", str(next(self.model.parameters()).dtype).removeprefix("torch."))
+        restore_weights(self.unwrapped, folder)
         saved = load_state(folder / "trainer.pt")
-        try:
-            self.unwrapped.load_state_dict(model.state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder}: another architecture: {' '.join(str(error).split())[:300]}") from None
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer_state(self.optimizer, saved["optimizer"])
         self.version = saved["version"]
         self.bonus = Bonus(*saved.get("bonus", (self.config.entropy.coef, 0.0)))
         if self.reference is not None and "reference" in saved:
-            self.reference.load_state_dict(saved["reference"])
+            load_model_state(self.reference, saved["reference"])
 
 
 def _per_token(advantages_S: Sequence[float | tuple[float, ...]], m: PackedBatch, segments_N: Tensor) -> Tensor:

@@ -201,6 +201,8 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         dtype=run.config.policy.dtype,
         temperature=sampling.temperature,
         pad_id=fleet.tokenizer.pad_token_id,
+        lora=run.config.policy.lora,
+        experts=run.config.policy.experts,
     )
     tasks, left_out = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
     if left_out:

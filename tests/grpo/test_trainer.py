@@ -21,11 +21,11 @@ from grpo.config import CorrectionConfig, EntropyConfig, GRPOConfig, KLConfig, O
 from grpo.trainer import PolicyTrainer
 
 
-def make_trainer(policy: Path, **settings: Any) -> PolicyTrainer:
+def make_trainer(policy: Path, lora: Any = None, experts: Any = None, **settings: Any) -> PolicyTrainer:
     config = GRPOConfig(
         **{"learning_rate": 1e-2, "optimizer": OptimizerConfig(grad_clip=1e9), "kl": KLConfig(coef=0.1), **settings}
     )
-    return PolicyTrainer(policy, config, dtype="float32", temperature=1.0, pad_id=2)
+    return PolicyTrainer(policy, config, dtype="float32", temperature=1.0, pad_id=2, lora=lora, experts=experts)
 
 
 def make_batch(trainer: PolicyTrainer, advantages: tuple[float, ...] = (1.0, -0.5, 0.8, -1.3)) -> TrainBatch:
