@@ -12,8 +12,8 @@ from assay.report_samples import VERDICT_COLORS
 
 Rows = Sequence[Mapping[str, Any]]
 
-PHASE_COLORS = {"rollout": "c0", "reward": "c4", "logprobs": "c5", "update": "c2", "sync": "c3", "checkpoint": "c7",
-                "eval": "c1"}  # fmt: skip
+PHASE_COLORS = {"wait": "c0", "rollout": "c0", "reward": "c4", "logprobs": "c5", "update": "c2", "sync": "c3",
+                "checkpoint": "c7", "eval": "c1"}  # fmt: skip
 VERDICT_WORDS = {"AC": "pass", "WA": "wrong", "RE": "error", "TLE": "time", "MLE": "memory", "OLE": "output",
                  "CE": "compile", "SV": "security", "INFRA": "harness"}  # fmt: skip
 
@@ -73,7 +73,8 @@ def _cost_charts(rows: Rows, xs: Sequence[int]) -> list[str]:
         _series(rows, f"verdict/{v}", f"{v} {word}", VERDICT_COLORS[v], smooth=False)
         for v, word in VERDICT_WORDS.items()
     ]
-    phases = [_series(rows, f"time/{phase}_s", phase, PHASE_COLORS[phase], smooth=False) for phase in metrics.PHASES]
+    shown = _phases(rows)
+    phases = [_series(rows, f"time/{phase}_s", phase, PHASE_COLORS[phase], smooth=False) for phase in shown]
     rest = [_unclaimed(row) for row in rows]
     if any(value and value > 0 for value in rest):
         phases.append(Series(label="other", values=rest, color="c6"))
@@ -99,8 +100,14 @@ def _series(
     return Series(label=label, values=values, color=color, spread=deviations, smooth=smooth, peak=peak)
 
 
+def _phases(rows: Rows) -> list[str]:
+    """Those that add up to a step: where rollouts are drawn ahead, the waiting for them and not their own time."""
+    ahead = any("time/wait_s" in row for row in rows)
+    return [phase for phase in metrics.PHASES if phase not in (("rollout", "reward") if ahead else ("wait",))]
+
+
 def _unclaimed(row: Mapping[str, Any]) -> float | None:
     total = row.get("time/step_s")
     if total is None:
         return None
-    return max(0.0, total - sum(row.get(f"time/{phase}_s") or 0.0 for phase in metrics.PHASES))
+    return max(0.0, total - sum(row.get(f"time/{phase}_s") or 0.0 for phase in _phases([row])))

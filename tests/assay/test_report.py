@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from assay import report_curves
 from assay.errors import DataError
 from assay.lineage import Lineage
 from assay.metrics import MetricsLog
@@ -333,3 +334,11 @@ def test_the_reward_model_card_prefers_held_out_numbers(tmp_path, layout):
         "Held-out completions": "50",
     }
     assert "holds no calibration bins" in page
+
+
+def test_the_layers_of_a_step_are_those_that_add_up():
+    behind = [{"step": 1, "time/step_s": 3.0, "time/rollout_s": 2.0, "time/reward_s": 0.5}]
+    ahead = [{"step": 1, "time/step_s": 3.0, "time/rollout_s": 2.0, "time/reward_s": 2.0, "time/wait_s": 0.5}]
+    assert [p in report_curves._phases(behind) for p in ("wait", "rollout", "reward")] == [False, True, True]
+    assert [p in report_curves._phases(ahead) for p in ("wait", "rollout", "reward")] == [True, False, False]
+    assert [report_curves._unclaimed(row) for row in (*behind, *ahead)] == [0.5, 2.5]
