@@ -149,7 +149,8 @@ def build_batch(
         advantages=tuple(advantage for _, _, advantage in kept),
         weights=_weights(config.loss_normalisation, lengths, groups, parts, max_completion_tokens),
         oldest_version=min(c.policy_version[0] for group in scored for c in group.group.completions),
-        counts=_counts(scored, advantages) | {"completions/masked_truncated": float(truncated)},
+        counts=_counts(scored, advantages, config.drop_zero_variance_groups)
+        | {"completions/masked_truncated": float(truncated)},
         mini_batches=parts,
     )
 
@@ -174,13 +175,17 @@ def _weights(
     return tuple(weights)
 
 
-def _counts(scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[Advantage]]) -> dict[str, float]:
-    flat = sum(map(is_flat, scored))
-    trained = sum(any(map(_teaches, advantages_G)) for advantages_G in advantages)
+def _counts(
+    scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[Advantage]], drop_flat: bool
+) -> dict[str, float]:
+    """No group is both trained and without variance: one that punishment for length alone sets apart is trained."""
+    flat = [is_flat(group) for group in scored]
+    teaching = [any(map(_teaches, advantages_G)) for advantages_G in advantages]
+    trained = [t and not (f and drop_flat) for t, f in zip(teaching, flat, strict=True)]
     masked = sum(any(r.verdict is Verdict.INFRA for r in group.results) for group in scored)
     return {
-        "groups/trained": float(trained),
-        "groups/zero_variance": float(flat),
+        "groups/trained": float(sum(trained)),
+        "groups/zero_variance": float(sum(f and not t for f, t in zip(flat, trained, strict=True))),
         "groups/masked_infra": float(masked),
     }
 

@@ -90,8 +90,11 @@ def test_soft_overlong_punishment_enters_the_advantages():
     # lengths 4, 6, 8 of at most 8 with a buffer of 4: 0, -0.5, -1
     batch = build([make_scored([1.0, 1.0, 1.0], [4, 6, 8])], advantage="mean", overlong_buffer_tokens=4)
     assert batch.advantages == pytest.approx((0.5, 0.0, -0.5))
-    assert batch.counts["groups/trained"] == 1
-    assert batch.counts["groups/zero_variance"] == 1  # by the rewards that were earned
+    assert (batch.counts["groups/trained"], batch.counts["groups/zero_variance"]) == (1, 0)
+    alike, mixed = make_scored([1.0, 1.0], [4, 8]), make_scored([1.0, 0.0], [4, 8])
+    batch = build([alike, mixed], overlong_buffer_tokens=4, drop_zero_variance_groups=True)
+    assert len(batch.completions) == 2  # what counts for dropping is the reward that was earned
+    assert (batch.counts["groups/trained"], batch.counts["groups/zero_variance"]) == (1, 1)
     with pytest.raises(ConfigError, match="overlong_buffer_tokens=9 is longer than a completion"):
         build([make_scored([1.0, 0.0], [2, 2])], overlong_buffer_tokens=9)
 

@@ -66,3 +66,12 @@ def test_settings_that_mean_nothing_are_refused(tree: dict[str, object], complai
     with pytest.raises(ConfigError, match=complaint) as caught:
         validate(GRPOConfig, tree, "x.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_every_row_is_in_the_docs():
+    text = (Path(__file__).parents[2] / "docs/algorithms.md").read_text()
+    names = [*ALGORITHMS, *ADVANTAGES, *BATCH_ADVANTAGES, "process", *LOSSES, *AGGREGATIONS, *KL, *CORRECTIONS]
+    assert [name for name in names if f"`{name}`" not in text] == []
+    bands = {k: r.band for k, r in CORRECTIONS.items()}
+    assert (bands["tis"][1], bands["icepop"], bands["sequence_mask"][1]) == (2, (0.5, 5), 3)
+    assert bands["geometric"] == (0.99, 1.01)
