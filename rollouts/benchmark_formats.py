@@ -172,8 +172,9 @@ def exercism(row: Row) -> Task:
         raise ValueError(f"track {track!r}: its tests need files or tools beside them; there are python and ruby")
     if len(row["solution_paths"]) != 1 or len(row["tests"]) != 1 or len(row["example"]) != 1:
         raise ValueError(f"exercise {slug!r} has more than one file")
-    if any(path.endswith((".py", ".rb")) for path in row["support"]):
-        raise ValueError(f"exercise {slug!r}: its tests load a file of their own")
+    beside = [path for path in row["support"] if not path.startswith(".") and not path.endswith(".md")]
+    if beside:
+        raise ValueError(f"exercise {slug!r}: its tests read {beside[0]}")
     (path,), (text,), (good,) = row["solution_paths"], row["tests"].values(), row["example"].values()
     (stub,) = row["stub"].values()
     answer: dict[str, Any] = {
