@@ -7,7 +7,7 @@
     announced   assay.logprobs, the loss announced: gradients are made in the forward pass
 
 Each variant runs in a process of its own, on the same numbers. Memory is the highest resident size above what weight
-and hidden states take; time is the best of the repeats. The three sums of gradients are compared as well.
+and hidden states take; time is the best of the repeats. The norms of the gradients stand beside.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ def main() -> int:
     if options.variant:
         print(json.dumps(measure(options)))
         return 0
-    rows = {}
+    print(f"{options.tokens} tokens, hidden {options.hidden}, vocabulary {options.vocabulary}, fp32")
+    print(f"{'':<12}{'peak':>10}{'of first':>10}{'time':>10}{'of first':>10}   gradient norms (hidden, weight)")
+    first: dict[str, float] = {}
     for variant in options.variants.split(","):
         command = [sys.executable, __file__, "--variant", variant, *sys.argv[1:]]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             print(f"{variant}: ended with {done.returncode} (out of memory?)", file=sys.stderr)
             return 1
-        rows[variant] = json.loads(done.stdout.splitlines()[-1])
-    first = next(iter(rows.values()))
-    print(f"{options.tokens} tokens, hidden {options.hidden}, vocabulary {options.vocabulary}, fp32")
-    print(f"{'':<12}{'peak':>10}{'of first':>10}{'time':>10}{'of first':>10}   gradient norms (hidden, weight)")
-    for name, row in rows.items():
+        row = json.loads(done.stdout.splitlines()[-1])
+        first = first or row
         print(
-            f"{name:<12}{row['peak'] / 2**30:>6.2f} GiB{row['peak'] / first['peak']:>10.3f}"
+            f"{variant:<12}{row['peak'] / 2**30:>6.2f} GiB{row['peak'] / first['peak']:>10.3f}"
             f"{row['seconds']:>8.2f} s{row['seconds'] / first['seconds']:>10.3f}   "
-            + " ".join(f"{norm:.7g}" for norm in row["norms"])
+            + " ".join(f"{norm:.7g}" for norm in row["norms"]),
+            flush=True,
         )
     return 0
 
