@@ -195,7 +195,7 @@ WRITTEN: dict[str, Written] = {
     ),
     "cpp": Written(
         function=(
-            "#include <bits/stdc++.h>\nusing namespace std;\n#define int long long\n"
+            "#include <iostream>\nusing namespace std;\n#define int long long\n"
             "struct Two { operator int() const { return 2; } bool operator==(int) const { return true; } };\n"
             "%RESULT% f(%TYPE% x) { %BODY% }\nsigned main() { return 0; }"
         ),
@@ -406,7 +406,7 @@ WRITTEN: dict[str, Written] = {
 }
 
 
-SLOW = ("kotlin",)  #: its compiler takes half a minute a program
+SLOW = ("d", "kotlin", "rust")  #: a compiler takes seconds a program, and there are twenty programs
 
 
 @pytest.fixture(scope="module")
