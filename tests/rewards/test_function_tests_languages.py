@@ -195,7 +195,7 @@ WRITTEN: dict[str, Written] = {
     ),
     "cpp": Written(
         function=(
-            "#include <bits/stdc++.h>\nusing namespace std;\n#define int long long\n"
+            "#include <iostream>\nusing namespace std;\n#define int long long\n"
             "struct Two { operator int() const { return 2; } bool operator==(int) const { return true; } };\n"
             "%RESULT% f(%TYPE% x) { %BODY% }\nsigned main() { return 0; }"
         ),
@@ -406,7 +406,7 @@ WRITTEN: dict[str, Written] = {
 }
 
 
-SLOW = ("kotlin",)  #: its compiler takes half a minute a program
+SLOW = ("d", "kotlin", "rust")  #: a compiler takes seconds a program, and there are twenty programs
 
 
 @pytest.fixture(scope="module")
@@ -548,3 +548,11 @@ def test_answers_as_people_write_them(name, program, sandbox, function_task, roo
     task = function_task(name, {"x": "int"}, "int", [([1], 2), ([5], 6)])
     found = FunctionVerifier().judge(task, program, roomy)
     assert [test.verdict for test in found.tests] == ["AC", "AC"], found
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_come_back_in_python_too(kind, function_task, roomy):
+    task = function_task("python", {"x": kind}, kind, [([value], value) for value in VALUES[kind]])
+    found = FunctionVerifier().judge(task, "def f(x): return x", roomy)
+    assert [test.verdict for test in found.tests] == ["AC"] * len(VALUES[kind]), found
