@@ -31,6 +31,17 @@ class MismatchConfig(Section):
     stop_above: float = Field(default=0.05, gt=0)
 
 
+class MoEConfig(Section):
+    """Routers of a mixture of experts. What DeepSeek-Coder-V2's alignment did with them is not published: all off.
+
+    `replay`: r3 routes the trainer as the engine did (arXiv 2510.11370), r2 as the trainer did before its first update
+    on the rollouts. On-policy, r3 brings nothing; off-policy, clipping and replay are both wanted (arXiv 2512.01374).
+    """
+
+    replay: Literal["off", "r2", "r3"] = "off"
+    aux_coef: float = Field(default=0.0, ge=0, description="of DeepSeek-V2's sequence-level balance loss; 0.001 there")
+
+
 class GRPOConfig(Section):
     """GRPO without a critic: DeepSeekMath, arXiv 2402.03300, Eq. 3 and section 4.2."""
 
@@ -46,6 +57,7 @@ class GRPOConfig(Section):
     updates_per_rollout: int = Field(default=1, ge=1)
     kl: KLConfig = KLConfig()
     mismatch: MismatchConfig = MismatchConfig()
+    moe: MoEConfig = MoEConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     drop_zero_variance_groups: bool = False
     micro_batch_tokens: int = Field(default=8192, ge=1, description="positions in one forward pass of the trainer")

@@ -24,6 +24,7 @@ from torch import Tensor
 from assay.checkpoint import load_state, save_state
 from assay.errors import CheckpointError, ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
+from assay.moe_replay import Route, Routers
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import load_policy, without_bars
@@ -67,6 +68,7 @@ class PolicyTrainer:
         model = load_policy(policy, dtype)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
+        self.routers = Routers(model, config.moe.replay, config.moe.aux_coef)
         self.reference = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
         self.optimizer: torch.optim.Optimizer = adamw(
             list(model.parameters()),
@@ -90,17 +92,19 @@ class PolicyTrainer:
         micro = [m.to(self.accelerator.device) for m in share.micro_batches(self.config.micro_batch_tokens)]
         with phase("logprobs"):
             reference = [self._reference_logprobs(m) for m in micro]
-            old = [None] * len(micro) if self.config.updates_per_rollout == 1 else [self._logprobs(m) for m in micro]
+            routes = [self.routers.route(m, getattr(batch, "experts", None)) for m in micro]
+            once = self.config.updates_per_rollout == 1
+            old = [None if once else self._logprobs(m, route) for m, route in zip(micro, routes, strict=True)]
         metrics: dict[str, float] = {}
         for update in range(self.config.updates_per_rollout):
             sums = Sums({})
             with phase("update"):
-                for i, (m, ref, prior) in enumerate(zip(micro, reference, old, strict=True)):
+                for i, (m, ref, prior, route) in enumerate(zip(micro, reference, old, routes, strict=True)):
                     waiting = i + 1 < len(micro)  # ranks exchange gradients with the last micro-batch only
-                    with self.accelerator.no_sync(self.model) if waiting else nullcontext():
+                    with self.accelerator.no_sync(self.model) if waiting else nullcontext(), route:
                         self._backward(m, ref, prior, batch, sums)
                 norm = self._apply()
-            first = self._means(sums, batch, norm)
+            first = self._means(sums, batch, norm) | self.routers.metrics(self.accelerator.reduce)
             metrics = first if update == 0 else {**first, **{k: metrics[k] for k in metrics if "mismatch" in k}}
         self.version += 1
         return metrics
@@ -116,7 +120,8 @@ class PolicyTrainer:
         policy, clipped = clipped_surrogate(logprobs, prior, advantages, *config.clip)
         loss = (weights * policy).sum()
         penalty = config.kl.coef * (weights * KL[config.kl.estimator](logprobs, reference)).sum()
-        total = loss + penalty
+        aux = self.routers.balance(len(batch.completions))
+        total = loss + penalty + aux
         if not torch.isfinite(total):
             self.optimizer.zero_grad()
             raise TrainingDiverged(
@@ -129,6 +134,7 @@ class PolicyTrainer:
             sums.add(
                 policy=loss,
                 penalty=penalty,
+                aux=aux,
                 kl=k3(logprobs, reference).sum(),
                 entropy=0.0 if entropy is None else entropy.sum(),
                 clipped=clipped.sum(),
@@ -156,9 +162,10 @@ class PolicyTrainer:
         values = self._over_ranks(sums)
         n = batch.num_tokens
         return {
-            "loss/total": values["policy"] + values["penalty"],
+            "loss/total": values["policy"] + values["penalty"] + values["aux"],
             "loss/policy": values["policy"],
             "loss/kl": values["penalty"],
+            **({"loss/aux": values["aux"]} if self.config.moe.aux_coef else {}),
             "kl/reference": values["kl"] / n,
             "entropy": values["entropy"] / n,
             "clip/share": values["clipped"] / n,
@@ -185,8 +192,9 @@ class PolicyTrainer:
         return completion_logprobs(self.reference, m, self.temperature)[0]
 
     @torch.no_grad()
-    def _logprobs(self, m: PackedBatch) -> Tensor:
-        return completion_logprobs(self.model, m, self.temperature)[0]
+    def _logprobs(self, m: PackedBatch, route: Route) -> Tensor:
+        with route:
+            return completion_logprobs(self.model, m, self.temperature)[0]
 
     # -- what others ask of it ------------------------------------------------------------------------------------
 
