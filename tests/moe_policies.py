@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.moe import architecture_of, gates_of
+from assay.policy import without_bars
 from assay.tokenizer import train_tokenizer
 
 SIZES = {
@@ -43,7 +44,7 @@ def make_policy(kind: str, folder: Path) -> Path:
     tokenizer = train_tokenizer(["def f(n): return n + 1", "sum of the squares"] * 3, vocab_size=300)
     shared = {**SIZES, "vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     greedy = {"topk_method": "greedy", "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0}
-    grouped_heads: dict[str, Any] = {"num_key_value_heads": 1, "head_dim": 16, "num_experts": 8, "norm_topk_prob": True}
+    grouped_heads: dict[str, Any] = {"num_key_value_heads": 1, "head_dim": 32, "num_experts": 8, "norm_topk_prob": True}
     grouped_heads["mlp_only_layers"] = [0]  # so that every kind has one dense layer and two with experts
     makers: dict[str, Callable[[], Any]] = {
         "deepseek_v2": lambda: DeepseekV2ForCausalLM(DeepseekV2Config(**shared, **LATENT, **greedy)),
@@ -53,7 +54,8 @@ def make_policy(kind: str, folder: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = makers[kind]()
-    model.save_pretrained(str(folder))
+    with without_bars():
+        model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
 

@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek
+from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen
 
 from assay.errors import CheckpointError
 from assay.moe import check_moe, gates_of, reference_choice, yarn_mscale
 from assay.policy import load_policy
+from tests.moe_policies import make_policy
 
 YARN = {
     "rope_type": "yarn",
@@ -170,3 +172,18 @@ def test_nothing_that_is_not_finite_passes(tiny_policy: Path) -> None:
             gate.weight[0, 0] = math.nan
     with pytest.raises(CheckpointError, match="logits"):
         check_moe(model, "here")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_qwens_gate_shares_out_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+    folder = make_policy("qwen3_moe", tmp_path / "policy")
+    assert len(gates_of(load_policy(folder, dtype))) == 2
+    right = qwen.Qwen3MoeTopKRouter.forward
+
+    def not_renormalised(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, _, ids = right(self, x)
+        return logits, logits.softmax(-1).gather(1, ids), ids
+
+    monkeypatch.setattr(qwen.Qwen3MoeTopKRouter, "forward", not_renormalised)
+    with pytest.raises(CheckpointError, match=r"instead of (1\.0|0\.99).*share_of_chosen"):
+        load_policy(folder, dtype)

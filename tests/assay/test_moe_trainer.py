@@ -18,10 +18,16 @@ from assay.moe import gates_of
 from assay.moe_balance import batch_balance, load_metrics
 from assay.moe_replay import from_tensor, record_routing
 from assay.packing import pack_completions
+from assay.policy import load_tokenizer
 from assay.types import RoutedExperts
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig, KLConfig, MoEConfig, OptimizerConfig
 from grpo.trainer import PolicyTrainer
+from rollouts.config import ProofConfig
+from rollouts.engine import Sampling
+from rollouts.fake import FakeEngine
+from rollouts.pool import RolloutPool
+from tests.groups import make_task
 from tests.moe_policies import make_policy, other_choice
 
 PROMPTS = ((0, 20, 30, 40), (0, 20, 30, 40), (0, 50), (0, 50))
@@ -192,6 +198,18 @@ def test_steps_with_the_balance_loss_even_the_load(policy: Path) -> None:
     batch = without_experts(rollout(trainer))
     values = [trainer.step(batch)["loss/aux"] for _ in range(8)]
     assert values[-1] < values[0] - 0.05
+
+
+def test_experts_of_an_engine_arrive_through_the_pool(policy: Path) -> None:
+    tokenizer = load_tokenizer(policy)
+    engine = FakeEngine(
+        lambda prompt, draw: [20, 21, 1], route=lambda ids: from_tensor(torch.zeros(len(ids) - 1, 2, 2))
+    )
+    pool = RolloutPool([engine], tokenizer, ProofConfig())
+    group = pool.generate([make_task()], Sampling(temperature=1.0, max_tokens=3, samples=2))[0]
+    pool.close()
+    shapes = [c.experts.shape for c in group.completions if c.experts is not None]
+    assert shapes == [(len(group.prompt_ids) + 2, 2, 2)] * 2
 
 
 def test_off_adds_nothing_to_the_loss_and_watches_all_the_same(policy: Path) -> None:
