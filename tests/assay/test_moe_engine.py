@@ -27,7 +27,7 @@ pytestmark = pytest.mark.vllm
 PROMPTS = [[0, 20, 30, 40], [0, 50, 60], [0, *range(70, 90)], [0, 91], [0, 120, 121, 122, 123]]
 
 
-@pytest.fixture(scope="module", params=["deepseek_v2"])
+@pytest.fixture(scope="module", params=["deepseek_v2", "qwen3_moe"])
 def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_policy(request.param, tmp_path_factory.mktemp("policy"))
 
