@@ -96,6 +96,11 @@ def _pieces(
                 "a policy trained with it would never stop; use a template that does"
             )
         end += len(tokenizer.eos_token)
+        if message.content.strip() not in answer[:end]:  # many templates trim, which harms nothing
+            raise ConfigError(
+                f"{_name(tokenizer)}: the chat template does not round-trip: it writes {message.content!r:.60} as "
+                f"{answer[:end]!r:.60}; use a template that leaves answers as they are"
+            )
         pieces.append((answer[:end], True))
         done = prompt + answer[:end]  # what the template adds after EOS belongs to the next prompt
     if add_generation_prompt:

@@ -23,6 +23,7 @@ from assay.errors import CheckpointError
 
 MARKER = "complete.json"
 _STEP = re.compile(r"step-(\d+)")
+_FULL_BYTES = 1 << 20  #: with less than this left, a write that failed failed for want of room
 
 
 @contextmanager
@@ -106,8 +107,15 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
 
     try:
         torch.save(dict(state), path)
-    except RuntimeError as error:  # torch's own word for a full disk
-        raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
+    except RuntimeError as error:
+        raise write_failure(error, path.parent) from None
+
+
+def write_failure(error: Exception, folder: Path) -> OSError:
+    """What torch and safetensors raise when they cannot write, as the OSError it was: they drop its number."""
+    if shutil.disk_usage(folder).free < _FULL_BYTES:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(errno.EIO, " ".join(str(error).split())[:200])
 
 
 def load_state(path: Path) -> dict[str, Any]:

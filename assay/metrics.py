@@ -46,8 +46,16 @@ METRICS: dict[str, Metric] = {
     "pass@1/heldout_greedy": Metric("share", "held-out completions that pass, decoded greedily"),
     "kl/reference": Metric("nats/token", "distance to the reference policy"),
     "entropy": Metric("nats/token", "entropy of the policy's next-token distribution"),
+    "entropy/coefficient": Metric("1", "what the bonus for entropy is multiplied with now"),
     "mismatch/k3": Metric("nats/token", "distance between the engine's and the trainer's log-probabilities"),
     "mismatch/max_abs_logratio": Metric("nats", "largest disagreement on a single token"),
+    "mismatch/above_0.001": Metric("share", "tokens they disagree about by more than 0.001 nats"),
+    "mismatch/above_0.01": Metric("share", "by more than 0.01 nats"),
+    "mismatch/above_0.1": Metric("share", "by more than 0.1 nats"),
+    "mismatch/above_1": Metric("share", "by more than 1 nat"),
+    "correction/masked": Metric("share", "tokens the correction for that took out of the policy loss"),
+    "correction/truncated": Metric("share", "tokens whose weight it cut"),
+    "correction/off_policy": Metric("share", "bad completions left out because the policy has moved away from them"),
     "weights/probe_max_abs": Metric("nats", "largest log-probability difference on the probe after a weight sync"),
     "verdict/AC": Metric("share", "accepted"),
     "verdict/WA": Metric("share", "wrong answer"),
@@ -61,6 +69,8 @@ METRICS: dict[str, Metric] = {
     "groups/trained": Metric("groups", "groups that gave a gradient"),
     "groups/zero_variance": Metric("groups", "groups whose rewards are all equal"),
     "groups/masked_infra": Metric("groups", "groups with a completion masked because the harness failed"),
+    "groups/generation_batches": Metric("batches", "how often the step asked the engine for groups"),
+    "completions/masked_truncated": Metric("completions", "left out of the loss because they ran into the token limit"),
     "completions/truncated": Metric("share", "completions that ran into the token limit"),
     "tokens/completion_mean": Metric("tokens", "mean length of a completion"),
     "tokens/generated_per_s": Metric("tokens/s", "speed of the rollout engine"),
@@ -68,10 +78,12 @@ METRICS: dict[str, Metric] = {
     "loss/total": Metric("nats/token", "what was minimised"),
     "loss/policy": Metric("nats/token", "its policy-gradient part"),
     "loss/kl": Metric("nats/token", "its distance-to-reference part, with its coefficient"),
+    "loss/entropy": Metric("nats/token", "its bonus for entropy, negative"),
     "loss/aux": Metric("1", "its router load-balance part, with its coefficient"),
     "grad_norm": Metric("1", "global gradient norm before clipping"),
     "learning_rate": Metric("1", "learning rate of the step"),
     "clip/share": Metric("share", "tokens whose probability ratio was clipped"),
+    "time/wait_s": Metric("s", "the trainer waiting for a batch drawn ahead"),
     "time/rollout_s": Metric("s", "generating completions"),
     "time/reward_s": Metric("s", "running tests and the reward model"),
     "time/logprobs_s": Metric("s", "log-probabilities of the old and reference policy"),
@@ -85,11 +97,11 @@ METRICS: dict[str, Metric] = {
     "moe/max_violation": Metric("1", "overload of the busiest expert"),
     "moe/dead_experts": Metric("experts", "experts that received no token"),
     "moe/agreement": Metric("share", "routings on which engine and trainer agree"),
-    "memory/resident_bytes": Metric("bytes", "resident memory of the trainer process"),
+    "memory/resident_bytes": Metric("bytes", "most memory the trainer process ever held"),
 }
 
 VERDICT_METRICS = tuple(f"verdict/{verdict.value}" for verdict in Verdict)
-PHASES = ("rollout", "reward", "logprobs", "update", "sync", "checkpoint", "eval")
+PHASES = ("wait", "rollout", "reward", "logprobs", "update", "sync", "checkpoint", "eval")
 
 
 def undocumented(names: Iterable[str]) -> list[str]:

@@ -20,9 +20,10 @@ single sequence needs no mask at all.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -97,7 +98,7 @@ class PackedBatch:
         rows, columns = ends.nonzero(as_tuple=True)
         return rows, columns
 
-    def rows(self, index: slice) -> PackedBatch:
+    def rows(self, index: slice | list[int]) -> PackedBatch:
         """Some of the rows, trimmed to the longest of them."""
         used = int((self.segment_ids[index] != PADDING).sum(dim=1).max())
         return PackedBatch(
@@ -114,13 +115,11 @@ class PackedBatch:
         """
         if rank < self.token_ids.shape[0]:
             return self.rows(slice(rank, None, world))
-        first = self.rows(slice(0, 1))
-        return PackedBatch(
-            token_ids=first.token_ids,
-            position_ids=first.position_ids,
-            segment_ids=first.segment_ids,
-            target_mask=torch.zeros_like(first.target_mask),
-        )
+        return self.rows(slice(0, 1)).without_targets()
+
+    def without_targets(self) -> PackedBatch:
+        """The same tokens, none of which is to be predicted."""
+        return replace(self, target_mask=torch.zeros_like(self.target_mask))
 
     def micro_batches(self, max_tokens: int) -> Iterator[PackedBatch]:
         """Consecutive rows, trimmed, of at most `max_tokens` positions (padding included) or a single row."""
@@ -133,6 +132,24 @@ class PackedBatch:
                 start, widest = stop, length
         yield self.rows(slice(start, len(lengths)))
 
+    def balanced(self, max_tokens: int, world: int = 1) -> list[PackedBatch]:
+        """Micro-batches of nearly equal size for `world` ranks, which take every `world`-th, from their rank on.
+
+        Rows of like length go together. There are as few micro-batches of at most `max_tokens` positions (or a single
+        row) as can be, made up to a multiple of `world`, and the largest of them is as small as that number allows.
+        Where rows are too few, the shortest one fills in without targets: ranks that shard a model have to run it
+        equally often.
+        """
+        lengths = (self.segment_ids != PADDING).sum(dim=1).tolist()
+        order = sorted(range(len(lengths)), key=lambda r: -lengths[r])
+        longest_first = [lengths[r] for r in order]
+        count = len(runs_within(longest_first, max_tokens))
+        count += -count % world
+        bounds = range(longest_first[0], max(max_tokens, longest_first[0]) + 1)
+        bound = bounds[bisect_left(bounds, True, key=lambda b: len(runs_within(longest_first, b)) <= count)]
+        batches = [self.rows(order[start:stop]) for start, stop in runs_within(longest_first, bound)]
+        return batches + [self.rows(order[-1:]).without_targets()] * (count - len(batches))
+
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on another device."""
         return PackedBatch(
@@ -141,6 +158,16 @@ class PackedBatch:
             segment_ids=self.segment_ids.to(device),
             target_mask=self.target_mask.to(device),
         )
+
+
+def runs_within(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
+    """Runs (start, stop) of rows, longest first, each padded to its first: as long as `max_tokens` positions allow."""
+    runs, start = [], 0
+    while start < len(lengths):
+        stop = min(len(lengths), start + max(1, max_tokens // lengths[start]))
+        runs.append((start, stop))
+        start = stop
+    return runs
 
 
 def plan_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
@@ -209,8 +236,18 @@ def pack_completions(
     *,
     pad_id: int,
     row_tokens: int | None = None,
+    only: Sequence[int] | None = None,
 ) -> PackedBatch:
-    """Pack prompt + completion pairs, with exactly the completion tokens as targets."""
-    sequences = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-    masks = [[False] * len(p) + [True] * len(c) for p, c in zip(prompts, completions, strict=True)]
-    return pack(sequences, masks, pad_id=pad_id, row_tokens=row_tokens)
+    """Pack prompt + completion pairs, with exactly the completion tokens as targets.
+
+    `only` leaves out all other pairs; segments stay numbered as the pairs are, so per-sequence values need no change.
+    """
+    pairs = list(zip(prompts, completions, strict=True))
+    chosen = range(len(pairs)) if only is None else only
+    sequences = [[*pairs[i][0], *pairs[i][1]] for i in chosen]
+    masks = [[False] * len(pairs[i][0]) + [True] * len(pairs[i][1]) for i in chosen]
+    packed = pack(sequences, masks, pad_id=pad_id, row_tokens=row_tokens)
+    if only is None:
+        return packed
+    numbers = torch.tensor([*chosen, PADDING])  # padding, -1, finds itself at the end
+    return replace(packed, segment_ids=numbers[packed.segment_ids])

@@ -5,7 +5,6 @@ Importing this module does not import torch; the functions do.
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from assay.checkpoint import writing
+from assay.adapter import LoraConfig
+from assay.checkpoint import write_failure, writing
 from assay.config import Section
 from assay.errors import CheckpointError, ConfigError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Experts = Literal["grouped_mm", "eager", "batched_mm"]
 
 
 class InitConfig(Section):
@@ -72,6 +73,11 @@ class PolicyConfig(Section):
         default="words", description="what that tokenizer's tokens may not reach across"
     )
     dtype: Dtype = "float32"
+    experts: Experts | None = Field(
+        default=None,
+        description="how GRPO computes fused experts: transformers' experts_implementation; unset: its own",
+    )
+    lora: LoraConfig | None = Field(default=None, description="GRPO trains adapters; unset: all weights")
 
     @model_validator(mode="after")
     def _one_source(self) -> PolicyConfig:
@@ -121,11 +127,11 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
         with without_bars():
             model.save_pretrained(str(folder))
             tokenizer.save_pretrained(str(folder))
-    except SafetensorError as error:  # safetensors' own word for a full disk
-        raise OSError(errno.EIO, _one_line(error)) from None
+    except SafetensorError as error:
+        raise write_failure(error, folder) from None
 
 
-def load_policy(path: str | Path, dtype: Dtype = "float32") -> PreTrainedModel:
+def load_policy(path: str | Path, dtype: Dtype = "float32", experts: Experts | None = None) -> PreTrainedModel:
     """The causal language model in a folder or on the hub, in `dtype`, with attention that respects packing.
 
     Raises CheckpointError, in one line, where the folder is incomplete, of another architecture, where names or
@@ -142,7 +148,11 @@ def load_policy(path: str | Path, dtype: Dtype = "float32") -> PreTrainedModel:
     try:
         with without_bars():
             model, info = AutoModelForCausalLM.from_pretrained(
-                str(path), dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True
+                str(path),
+                dtype=getattr(torch, dtype),
+                attn_implementation="sdpa",
+                experts_implementation=experts,
+                output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be loaded: {_one_line(error)}") from None

@@ -134,6 +134,7 @@ class RewardResult:
     reward: float | None
     parts: Mapping[str, float] = field(default_factory=dict)  #: every signal, unweighted: compiler, rm, ...
     tests: tuple[TestVerdict, ...] = ()
+    steps: tuple[tuple[int, float], ...] = ()  #: process supervision: a step's last token, and what the step is worth
     program: str = ""  #: what was extracted from the completion and run
     detail: str = ""  #: compiler message or last lines of stderr, for people
     isolation: str = ""  #: the isolation the run really had, e.g. "local:user,pid,mnt,net,ipc,uts"

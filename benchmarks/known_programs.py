@@ -22,7 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,16 @@ def main(argv: list[str]) -> int:
     print(_table(counts, found, isolation, time.monotonic() - started))
     if options.out:
         report = {
-            "counts": [{"set": key[0], "language": key[1], **asdict(count)} for key, count in counts.items()],
+            "counts": [{"set": key[0], "language": key[1], **vars_of(count)} for key, count in counts.items()],
             "disagreements": [asdict(one) for one in found],
         }
         Path(options.out).write_text(json.dumps(report, indent=1))
     return 1 if found else 0
+
+
+def vars_of(count: Count) -> dict[str, Any]:
+    """As `asdict`, which cannot copy a Counter."""
+    return {each.name: getattr(count, each.name) for each in fields(count)}
 
 
 def _options(argv: list[str]) -> argparse.Namespace:

@@ -16,16 +16,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from statistics import median
 from typing import Any
 
 from assay.errors import AssayError
 from assay.types import Message, Task, Verdict
+from rewards import building
+from rewards.bench import Bench
 from rewards.config import RewardsConfig, SandboxConfig
+from rewards.languages import find
 from rewards.reward_check import as_group, quantile
-from rewards.sandbox.base import PYTHON_FLAGS, Job, Sandbox
+from rewards.sandbox.base import PYTHON_FLAGS, Job, Limits, Sandbox
 from rewards.sandbox.docker import DockerSandbox
 from rewards.sandbox.local import LocalSandbox
+from rewards.sandbox.tiers import open_sandbox
 from rewards.scorer import Scorer
 
 SCRIPT = "x = sum(range(100))\nprint(x)\n"
@@ -76,7 +82,41 @@ def in_box(sandbox: Sandbox, *, warm: bool) -> Callable[[], None]:
     return run
 
 
-def take_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+CPP = {
+    "hello": '#include <bits/stdc++.h>\nint main() { std::puts("7"); }\n',
+    "sort and map": """#include <bits/stdc++.h>
+using namespace std;
+int main() {
+    int n; cin >> n; vector<int> v(n); map<int, int> m;
+    for (auto &x : v) { cin >> x; m[x]++; }
+    sort(v.begin(), v.end()); cout << v[0] << " " << m.size() << endl;
+}
+""",
+}
+
+
+def compiles(tier: str, image: str, rounds: int) -> None:
+    """C++ with <bits/stdc++.h>, with the precompiled header and, by a macro in front that it does not fit, without."""
+    row = find("cpp")
+    with closing(open_sandbox(SandboxConfig(tier=tier, image=image))) as sandbox:  # type: ignore[arg-type]
+        bench = Bench(sandbox=sandbox, limits=Limits())
+        first = time.perf_counter()
+        building.build(bench, row, CPP["hello"])
+        print(f"\n{tier}: the first compile, which makes the header if need be: {time.perf_counter() - first:.1f} s")
+        ways = {
+            f"{name}{', plain' if plain else ''}": partial(building.build, bench, row, plain + program)
+            for name, program in CPP.items()
+            for plain in ("", "int before;\n")
+        }
+        seconds = take_turns(ways, rounds, all_rounds=True)
+    print(f"{'a C++ compile':<24}{'p50 ms':>9}{'p99 ms':>9}{'compiles/s':>12}{'x plain':>9}")
+    for name, taken in seconds.items():
+        middle, plain = median(taken), median(seconds[name.removesuffix(", plain") + ", plain"])
+        figures = f"{1e3 * middle:>9.0f}{1e3 * quantile(taken, 0.99):>9.0f}{1 / middle:>12.1f}"
+        print(f"{name:<24}{figures}{plain / middle:>9.2f}")
+
+
+def take_turns(ways: dict[str, Callable[[], Any]], rounds: int, all_rounds: bool = False) -> dict[str, list[float]]:
     """Seconds of every way in every round; slow ways (over 0.2 s) take part in every tenth."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for name, way in ways.items():
@@ -84,7 +124,7 @@ def take_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, li
         seconds[name].clear()
     for number in range(rounds):
         for name, way in ways.items():
-            if number % 10 and seconds[name] and seconds[name][0] > 0.2:
+            if not all_rounds and number % 10 and seconds[name] and seconds[name][0] > 0.2:
                 continue
             started = time.perf_counter()
             way()
@@ -159,6 +199,7 @@ def main() -> int:
     parser.add_argument("--image", default="assay-sandbox")
     arguments = parser.parse_args()
     runs(arguments.image, arguments.rounds)
+    compiles("local", arguments.image, max(5, arguments.rounds // 6))
     rewards(arguments.rollouts, "local", arguments.image)
     return 0
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import isfinite
+from typing import Any
 
-from assay.errors import InfraFailure, TrainingDiverged
-from assay.types import FinishReason, ScoredGroup, Verdict
-from grpo.advantages import ADVANTAGES
+from assay.errors import ConfigError, DataError, InfraFailure, TrainingDiverged
+from assay.types import Completion, FinishReason, ScoredGroup, Verdict
+from grpo.advantages import ADVANTAGES, BATCH_ADVANTAGES, process
 from grpo.aggregation import AGGREGATIONS
 from grpo.config import GRPOConfig
+from grpo.shaping import soft_overlong
+
+Advantage = float | tuple[float, ...] | None  #: of a completion, of each of its T tokens, or none to be had
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainBatch:
-    """S sequences of one optimizer step, over all ranks. Worked example: one prompt of 2 tokens, G = 2,
+    """S sequences of one rollout, over all ranks. Worked example: one prompt of 2 tokens, G = 2,
     completions of 3 and 1 tokens with rewards 1 and 0, advantage (R - mean)/std, weights 1/(S |o|):
 
         prompts     ((5, 6), (5, 6))          completions ((7, 8, 9), (9,))
@@ -25,19 +29,39 @@ class TrainBatch:
     prompts: tuple[tuple[int, ...], ...]  # [S][P]
     completions: tuple[tuple[int, ...], ...]  # [S][T]
     engine_logprobs: tuple[tuple[float, ...], ...]  # [S][T], of the engine that sampled
-    advantages: tuple[float, ...]  # [S]
-    weights: tuple[float, ...]  # [S], of one token of the sequence
+    advantages: tuple[float | tuple[float, ...], ...]  # [S], or [S][T] under process supervision
+    weights: tuple[float, ...]  # [S], of one token of the sequence, within its mini-batch
     oldest_version: int
     counts: dict[str, float]  #: what was left out, for the metrics
+    mini_batches: tuple[int, ...] = ()  # [S], the optimizer step each sequence belongs to; empty: one for all
 
     @property
     def num_tokens(self) -> int:
         return sum(map(len, self.completions))
 
+    def parts(self) -> list[TrainBatch]:
+        """The batches of one optimizer step each, in order."""
+        if len(set(self.mini_batches)) < 2:
+            return [self]
+        return [self._part(k) for k in sorted(set(self.mini_batches))]
 
-def estimate_advantages(scored: Sequence[ScoredGroup], config: GRPOConfig) -> list[list[float | None]]:
+    def _part(self, k: int) -> TrainBatch:
+        chosen = [i for i, part in enumerate(self.mini_batches) if part == k]
+        per_sequence = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), tuple)}
+        cut: dict[str, Any] = {name: tuple(v[i] for i in chosen) for name, v in per_sequence.items() if v}
+        return replace(self, **cut)
+
+
+def estimate_advantages(
+    scored: Sequence[ScoredGroup], config: GRPOConfig, max_completion_tokens: int
+) -> list[list[Advantage]]:
     """Advantages [groups][G]; None where the harness failed or the engine gave up."""
-    return [ADVANTAGES[config.advantage](rewards_of(group)) for group in scored]
+    if config.advantage == "process":
+        return [_process(group) for group in scored]
+    rewards = [_shaped(group, config.overlong_buffer_tokens, max_completion_tokens) for group in scored]
+    if config.advantage in BATCH_ADVANTAGES:
+        return [[*group] for group in BATCH_ADVANTAGES[config.advantage](rewards)]
+    return [[*ADVANTAGES[config.advantage](group)] for group in rewards]
 
 
 def rewards_of(scored: ScoredGroup) -> list[float | None]:
@@ -54,57 +78,128 @@ def rewards_of(scored: ScoredGroup) -> list[float | None]:
     return rewards
 
 
+def is_flat(scored: ScoredGroup) -> bool:
+    """Nothing to learn from the rewards: there are some, and all are equal. Of step rewards too, where there are."""
+    results = zip(rewards_of(scored), scored.results, strict=True)
+    earned = {(reward, tuple(r for _, r in result.steps)) for reward, result in results if reward is not None}
+    return len(earned) == 1 and len(set(next(iter(earned))[1])) <= 1
+
+
+def _shaped(scored: ScoredGroup, buffer: int, max_completion_tokens: int) -> list[float | None]:
+    rewards = rewards_of(scored)
+    if not buffer:
+        return rewards
+    if buffer > max_completion_tokens:
+        raise ConfigError(
+            f"grpo.overlong_buffer_tokens={buffer} is longer than a completion "
+            f"(rollouts.sampling.max_completion_tokens={max_completion_tokens}); DAPO takes a fifth of it"
+        )
+    lengths = [len(c.token_ids) for c in scored.group.completions]
+    return [
+        None if r is None else r + soft_overlong(n, max_completion_tokens, buffer)
+        for r, n in zip(rewards, lengths, strict=True)
+    ]
+
+
+def _process(scored: ScoredGroup) -> list[Advantage]:
+    task, rewards = scored.group.task, rewards_of(scored)
+    steps = [None if r is None else result.steps for r, result in zip(rewards, scored.results, strict=True)]
+    if any(s is not None and not s for s in steps):
+        raise DataError(
+            f"task {task.id!r}: grpo.advantage=process needs a reward per step, and verifier {task.verifier!r} gave "
+            f"none; use another advantage, or a reward function that returns (last token, reward) pairs"
+        )
+    try:
+        return [*process(steps, [len(c.token_ids) for c in scored.group.completions])]
+    except ValueError as error:
+        raise DataError(f"task {task.id!r}: {error}; look at the reward function of {task.verifier!r}") from None
+
+
 def build_batch(
     scored: Sequence[ScoredGroup],
-    advantages: Sequence[Sequence[float | None]],
+    advantages: Sequence[Sequence[Advantage]],
     config: GRPOConfig,
     max_completion_tokens: int,
 ) -> TrainBatch:
     """Everything that has an advantage. Raises InfraFailure where nothing has, with the reasons."""
-    prompts, completions, logprobs, kept = [], [], [], []
-    dropped = 0
-    for group, advantages_G in zip(scored, advantages, strict=True):
-        if config.drop_zero_variance_groups and _is_flat(advantages_G):
+    kept: list[tuple[int, Completion, float | tuple[float, ...]]] = []  # (group, completion, advantage)
+    dropped = truncated = 0
+    for index, (group, advantages_G) in enumerate(zip(scored, advantages, strict=True)):
+        if config.drop_zero_variance_groups and is_flat(group):
             dropped += 1
             continue
         for completion, advantage in zip(group.group.completions, advantages_G, strict=True):
-            if advantage is not None:
-                prompts.append(group.group.prompt_ids)
-                completions.append(completion.token_ids)
-                logprobs.append(completion.logprobs)
-                kept.append(advantage)
-    counts = _counts(scored, advantages)
-    if not kept and dropped < len(scored):
+            if advantage is None:
+                continue
+            if config.mask_truncated and completion.finish_reason is FinishReason.LENGTH:
+                truncated += 1
+                continue
+            kept.append((index, completion, advantage))
+    if not kept and not truncated and dropped < len(scored):
         raise InfraFailure(
             f"none of {len(scored)} groups earned a reward: the harness failed on all of them "
             f"({_first_detail(scored)}); nothing was trained"
         )
-    versions = [c.policy_version[0] for group in scored for c in group.group.completions]
+    groups, lengths = [index for index, _, _ in kept], [len(c.token_ids) for _, c, _ in kept]
+    parts = _deal(groups, config.mini_batches)
     return TrainBatch(
-        prompts=tuple(prompts),
-        completions=tuple(completions),
-        engine_logprobs=tuple(logprobs),
-        advantages=tuple(kept),
-        weights=tuple(AGGREGATIONS[config.loss_normalisation]([len(c) for c in completions], max_completion_tokens)),
-        oldest_version=min(versions),
-        counts=counts,
+        prompts=tuple(scored[index].group.prompt_ids for index in groups),
+        completions=tuple(c.token_ids for _, c, _ in kept),
+        engine_logprobs=tuple(c.logprobs for _, c, _ in kept),
+        advantages=tuple(advantage for _, _, advantage in kept),
+        weights=_weights(config.loss_normalisation, lengths, groups, parts, max_completion_tokens),
+        oldest_version=min(c.policy_version[0] for group in scored for c in group.group.completions),
+        counts=_counts(scored, advantages) | {"completions/masked_truncated": float(truncated)},
+        mini_batches=parts,
     )
 
 
-def _counts(scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | None]]) -> dict[str, float]:
-    flat = sum(_is_flat(a) for a in advantages)
+def _deal(groups_S: Sequence[int], mini_batches: int) -> tuple[int, ...]:
+    """The mini-batch [S] of each completion: whole groups, in order, as evenly as they go."""
+    order = {group: i for i, group in enumerate(dict.fromkeys(groups_S))}
+    count = min(mini_batches, len(order))
+    return tuple(order[group] * count // len(order) for group in groups_S)
+
+
+def _weights(
+    name: str, lengths_S: Sequence[int], groups_S: Sequence[int], parts_S: Sequence[int], max_completion_tokens: int
+) -> tuple[float, ...]:
+    """Weights [S] of a token, normalised within each mini-batch."""
+    weights: list[float] = []
+    for k in sorted(set(parts_S)):  # parts follow each other
+        chosen = [i for i, part in enumerate(parts_S) if part == k]
+        weights += AGGREGATIONS[name](
+            [lengths_S[i] for i in chosen], max_completion_tokens, [groups_S[i] for i in chosen]
+        )
+    return tuple(weights)
+
+
+def _counts(scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[Advantage]]) -> dict[str, float]:
+    flat = sum(map(is_flat, scored))
+    trained = sum(any(map(_teaches, advantages_G)) for advantages_G in advantages)
     masked = sum(any(r.verdict is Verdict.INFRA for r in group.results) for group in scored)
     return {
-        "groups/trained": float(len(scored) - flat),
+        "groups/trained": float(trained),
         "groups/zero_variance": float(flat),
         "groups/masked_infra": float(masked),
     }
 
 
-def _is_flat(advantages_G: Sequence[float | None]) -> bool:
-    """No gradient from the rewards: there are advantages, and all are zero."""
-    return any(a is not None for a in advantages_G) and not any(advantages_G)
+def _teaches(advantage: Advantage) -> bool:
+    return any(advantage) if isinstance(advantage, tuple) else bool(advantage)
 
 
 def _first_detail(scored: Sequence[ScoredGroup]) -> str:
     return next((r.detail for group in scored for r in group.results if r.detail), "no detail given")
+
+
+def with_gradient(batch: TrainBatch, config: GRPOConfig) -> list[int]:
+    """The sequences that move the policy: all where a KL or an entropy bonus does, else those with an advantage.
+
+    At least one, so that the optimizer's step (its momentum and decay) happens as it would with a gradient of zero.
+    """
+    everywhere = config.kl.coef and config.kl.estimator != "none"
+    if everywhere or config.entropy.coef or config.entropy.target:
+        return list(range(len(batch.completions)))
+    shortest = min(range(len(batch.completions)), key=lambda i: len(batch.completions[i]))
+    return [i for i, advantage in enumerate(batch.advantages) if _teaches(advantage)] or [shortest]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from assay.config import Section
+from assay.config import Section, merge
+from grpo.algorithms import ALGORITHMS
 
 
 class OptimizerConfig(Section):
@@ -19,10 +21,15 @@ class OptimizerConfig(Section):
 
 
 class KLConfig(Section):
-    """KL to the reference policy, in the loss. DeepSeekMath section 4.2: k3, 0.04."""
+    """KL to the reference policy, in the loss. DeepSeekMath section 4.2: k3, 0.04. Rows of `grpo.kl`."""
 
-    estimator: Literal["k1", "k2", "k3"] = "k3"
+    estimator: Literal["none", "k1", "k2", "k3", "unbiased"] = Field(
+        default="k3", description="none: no reference policy is held at all"
+    )
     coef: float = Field(default=0.04, ge=0)
+    reset_every: int = Field(
+        default=0, ge=0, description="steps after which the reference becomes the policy; 0: never"
+    )
 
 
 class MismatchConfig(Section):
@@ -42,30 +49,89 @@ class MoEConfig(Section):
     aux_coef: float = Field(default=0.0, ge=0, description="of DeepSeek-V2's sequence-level balance loss; 0.001 there")
 
 
+class CorrectionConfig(Section):
+    """What the engine's log-probabilities do to the loss. Rows and bands of `grpo.correction`."""
+
+    kind: Literal["none", "tis", "icepop", "sequence_mask", "geometric"] = "none"
+    band: tuple[float, float] | None = Field(default=None, description="of the ratio; unset: the row's own")
+    off_policy_threshold: float | None = Field(
+        default=None,
+        gt=0,
+        description="DeepSeek-V3.2: leave out completions with A < 0 that drifted so far, nats/token",
+    )
+
+    @model_validator(mode="after")
+    def _a_band_has_an_inside(self) -> CorrectionConfig:
+        if self.band is not None and not 0 <= self.band[0] < self.band[1]:
+            raise ValueError(f"band={list(self.band)}: a band of ratios is 0 <= low < high")
+        if self.band is not None and self.kind == "none":
+            raise ValueError("a band without a correction does nothing; choose a kind, or leave the band out")
+        return self
+
+
+class EntropyConfig(Section):
+    """A bonus for entropy. With a target the coefficient seeks it, from `coef` on: Skywork-OR1 (target 0.2)."""
+
+    coef: float = Field(default=0.0, ge=0)
+    target: float | None = Field(default=None, gt=0, description="nats/token; above it there is no bonus")
+    step: float = Field(default=1e-4, gt=0)
+    max_coef: float = Field(default=0.005, gt=0)
+
+
 class GRPOConfig(Section):
     """GRPO without a critic: DeepSeekMath, arXiv 2402.03300, Eq. 3 and section 4.2."""
 
+    algorithm: Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "deepseek_v3_2"] = Field(
+        default="grpo", description="a row of grpo.algorithms: settings below the ones given here"
+    )
     steps: int = Field(default=600, ge=1)
     prompts_per_step: int = Field(default=16, ge=1)
     group_size: int = Field(default=64)
     learning_rate: float = Field(default=1e-6, gt=0)
-    advantage: Literal["mean_std", "mean"] = "mean_std"
-    loss_normalisation: Literal["per_sequence_mean", "token", "constant"] = "per_sequence_mean"
+    advantage: Literal["mean_std", "mean", "leave_one_out", "batch_std", "process"] = "mean_std"
+    loss: Literal["clipped", "gspo", "cispo"] = "clipped"
+    loss_normalisation: Literal["per_sequence_mean", "token", "constant", "prompt_mean"] = "per_sequence_mean"
     clip: tuple[float, float] = Field(
         default=(0.2, 0.2), description="1-low .. 1+high; inert with one update per rollout"
     )
-    updates_per_rollout: int = Field(default=1, ge=1)
+    updates_per_rollout: int = Field(default=1, ge=1, description="times every completion is learned from")
+    mini_batches: int = Field(default=1, ge=1, description="optimizer steps over the prompts of one rollout")
     kl: KLConfig = KLConfig()
+    correction: CorrectionConfig = CorrectionConfig()
+    entropy: EntropyConfig = EntropyConfig()
     mismatch: MismatchConfig = MismatchConfig()
     moe: MoEConfig = MoEConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     drop_zero_variance_groups: bool = False
+    max_generation_batches: int = Field(
+        default=1, ge=1, description="how often a step may ask for groups in place of dropped ones; 1: never"
+    )
+    mask_truncated: bool = Field(default=False, description="completions cut at the token limit stay out of the loss")
+    overlong_buffer_tokens: int = Field(
+        default=0, ge=0, description="the last tokens before the limit, over which up to 1 is taken off the reward"
+    )
+    max_lag: int = Field(default=0, ge=0, description="steps that rollouts may be drawn and judged ahead of training")
     micro_batch_tokens: int = Field(default=8192, ge=1, description="positions in one forward pass of the trainer")
     gradient_checkpointing: bool = False
     eval_every: int = Field(default=50, ge=0, description="held-out pass@1 during the run; 0: never")
     eval_limit: int = Field(default=128, ge=1, description="held-out tasks in an evaluation during the run")
     checkpoint_every: int = Field(default=50, ge=1)
     keep_last: int = Field(default=2, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_algorithm_lies_below(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return merge(ALGORITHMS.get(str(given.get("algorithm", "grpo")), {}), given)
+
+    @model_validator(mode="after")
+    def _no_setting_without_effect(self) -> GRPOConfig:
+        if self.max_generation_batches > 1 and not self.drop_zero_variance_groups:
+            raise ValueError("max_generation_batches replaces dropped groups; set drop_zero_variance_groups: true too")
+        if self.mini_batches > self.prompts_per_step:
+            raise ValueError(f"mini_batches={self.mini_batches} cannot share {self.prompts_per_step} prompts per step")
+        return self
 
     @field_validator("group_size")
     @classmethod

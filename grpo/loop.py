@@ -4,32 +4,28 @@
                               ^                                                         |
                               +------------ rollouts.sync (with proof) <--- publish ----+
 
-Each step waits for the one before (lag 0). A step is recorded, and can be resumed from, only when it is whole.
+With `max_lag` 0 each step waits for the one before; else rollouts are drawn and judged that many steps ahead
+(`grpo.ahead`). A step is recorded, and can be resumed from, only when it is whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
 from assay.errors import TrainingDiverged
 from assay.metrics import Timer
-from assay.types import RolloutGroup, ScoredGroup, Task
-from grpo.batch import TrainBatch, build_batch, estimate_advantages
+from grpo import mismatch
+from grpo.ahead import Ahead
+from grpo.batch import Advantage, TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig
+from grpo.drawing import Drawing, Drawn, Rewards, Rollouts
 from grpo.record import RunRecord, describe
 from rollouts.config import SamplingConfig
-from rollouts.engine import Sampling
 from rollouts.tasks import TaskStream
-
-
-class Rollouts(Protocol):
-    def generate(self, tasks: Sequence[Task], sampling: Sampling) -> list[RolloutGroup]: ...
-
-
-class Rewards(Protocol):
-    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]: ...
 
 
 class Trainer(Protocol):
@@ -66,46 +62,55 @@ def run(
     """
     timer = Timer()
     with timer.phase("sync"):
-        probe = dict(parts.sync())
-    for step in range(start, config.steps):
-        if stop():
-            return step
-        drawing = Sampling(
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_completion_tokens,
-            samples=config.group_size,
-            seed=seed * 100_003 + step * 101,
-        )
-        with timer.phase("rollout"):
-            groups = parts.rollouts.generate(parts.tasks.take(config.prompts_per_step), drawing)
-        with timer.phase("reward"):
-            scored = parts.rewards.score(groups)
-            advantages = estimate_advantages(scored, config)
-        batch = build_batch(scored, advantages, config, sampling.max_completion_tokens)
-        metrics = parts.trainer.step(batch, timer.phase)
-        _guard(metrics, config, step)
-        lag = parts.trainer.version - 1 - batch.oldest_version
-        with timer.phase("sync"):
-            probe = dict(parts.sync())
-        metrics |= {**probe, **batch.counts, **describe(scored), "policy/version": float(parts.trainer.version)}
-        metrics["lag/max"] = float(max(0, lag))
-        done = step + 1
-        if parts.evaluate is not None and config.eval_every and done % config.eval_every == 0:
-            with timer.phase("eval"):
-                metrics |= parts.evaluate(done)
-        record.samples(done, scored, advantages)
-        record.metrics(done, metrics, timer)
-        if done % config.checkpoint_every == 0 or done == config.steps:
-            with timer.phase("checkpoint"):  # last: what is recorded beyond a checkpoint is taken back on resume
-                record.checkpoint(done, parts.tasks.cursor)
+        parts.sync()
+    drawing = Drawing(
+        config=config, sampling=sampling, tasks=parts.tasks, rollouts=parts.rollouts, rewards=parts.rewards, seed=seed
+    )
+    with closing(Ahead(drawing.draw, max_lag=config.max_lag, start=start, end=config.steps)) as ahead:
+        for done in range(start + 1, config.steps + 1):
+            if stop():
+                return done - 1
+            drawn = _take(ahead, done - 1, timer, config)
+            metrics, advantages = _train(drawn, config, sampling, parts, record, timer, done)
+            with ahead.engines():
+                with timer.phase("sync"):
+                    metrics |= parts.sync()
+                if parts.evaluate is not None and config.eval_every and done % config.eval_every == 0:
+                    with timer.phase("eval"):
+                        metrics |= parts.evaluate(done)
+            ahead.trained(done)
+            record.cursor = drawn.cursor
+            record.samples(done, drawn.scored, advantages)
+            record.metrics(done, metrics, timer)
+            if done % config.checkpoint_every == 0 or done == config.steps:
+                with timer.phase("checkpoint"):  # last: what is recorded beyond a checkpoint is taken back on resume
+                    record.checkpoint(done)
     return config.steps
 
 
-def _guard(metrics: Mapping[str, float], config: GRPOConfig, step: int) -> None:
-    mismatch = metrics.get("mismatch/k3", 0.0)
-    if not mismatch <= config.mismatch.stop_above:
-        raise TrainingDiverged(
-            f"step {step + 1}: engine and trainer disagree about the sampled tokens (mean k3 {mismatch:.2e}, allowed "
-            f"{config.mismatch.stop_above:.0e}, largest |log-ratio| {metrics['mismatch/max_abs_logratio']:.2e}) "
-            f"although the weights were proved equal: look at precision, the sampling temperature and the router"
-        )
+def _take(ahead: Ahead[Drawn], step: int, timer: Timer, config: GRPOConfig) -> Drawn:
+    began = time.perf_counter()
+    drawn = ahead.take(step)
+    if config.max_lag:
+        timer.add("wait", time.perf_counter() - began)
+    for phase, seconds in drawn.seconds.items():
+        timer.add(phase, seconds)
+    return drawn
+
+
+def _train(
+    drawn: Drawn, config: GRPOConfig, sampling: SamplingConfig, parts: Parts, record: RunRecord, timer: Timer, done: int
+) -> tuple[dict[str, float], list[list[Advantage]]]:
+    """One step of the trainer, its metrics and the advantages. A batch that stops the run is kept."""
+    limit = sampling.max_completion_tokens
+    try:
+        advantages = estimate_advantages(drawn.scored, config, limit)
+        batch = build_batch(drawn.scored, advantages, config, limit)
+        metrics = parts.trainer.step(batch, timer.phase)
+        lag = parts.trainer.version - 1 - batch.oldest_version
+        mismatch.check(metrics, config.mismatch.stop_above, done, lag)
+    except TrainingDiverged as error:
+        raise TrainingDiverged(f"{error}; the batch is in {record.offending(done, drawn.scored)}") from None
+    metrics |= {**batch.counts, **describe(drawn.scored), "policy/version": float(parts.trainer.version)}
+    metrics |= {"lag/max": float(max(0, lag)), "groups/generation_batches": float(drawn.batches)}
+    return metrics, advantages

@@ -12,6 +12,8 @@ from typing import Protocol
 from assay.checkpoint import latest_valid, read_marker, writing_step
 from assay.metrics import MetricsLog, Timer, time_table
 from assay.types import FinishReason, ScoredGroup, Verdict
+from grpo.batch import Advantage
+from grpo.keeping import write_groups
 from rollouts.recorder import SampleRecorder
 
 
@@ -35,10 +37,19 @@ class RunRecord:
         self._save, self._say = save, say
         self._log = MetricsLog(folder)
         self._samples = SampleRecorder(folder / "samples")
-        self.last: tuple[int, int] | None = None  # (steps done, task cursor) of the newest checkpoint
+        self.cursor = 0  #: tasks taken for the steps that are trained
+        self.last: int | None = None  #: steps done at the newest checkpoint
 
-    def samples(self, step: int, scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | None]]) -> None:
-        self._samples.write(step, scored, advantages, [g.group.task.messages[-1].content for g in scored])
+    def samples(self, step: int, scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[Advantage]]) -> None:
+        """Under process supervision the advantage on record is the first token's, the sum over all steps."""
+        first = [[a[0] if isinstance(a, tuple) else a for a in advantages_G] for advantages_G in advantages]
+        self._samples.write(step, scored, first, [g.group.task.messages[-1].content for g in scored])
+
+    def offending(self, step: int, scored: Sequence[ScoredGroup]) -> Path:
+        """Keep the groups of a step that stopped the run, for `read_groups`; returns the file."""
+        path = self.folder / f"offending-step-{step:05d}.jsonl"
+        write_groups(scored, path)
+        return path
 
     def metrics(self, step: int, values: Mapping[str, float], timer: Timer) -> None:
         row = {**values, **timer.take(), "memory/resident_bytes": resident_bytes()}
@@ -47,12 +58,12 @@ class RunRecord:
         self._log.write(step, row)
         self._say(time_table(row, step, self.steps))
 
-    def checkpoint(self, step: int, cursor: int) -> None:
+    def checkpoint(self, step: int) -> None:
         """Write `checkpoints/step-...`; its marker, written last, carries the task cursor."""
-        facts = {"kind": "grpo", "cursor": cursor}
+        facts = {"kind": "grpo", "cursor": self.cursor}
         with writing_step(self.folder / "checkpoints", step, facts, self._keep_last) as folder:
             self._save(folder)
-        self.last = (step, cursor)
+        self.last = step
 
     def resume(self) -> tuple[Path | None, int, int]:
         """The newest valid checkpoint, its step and task cursor; what was recorded after it is taken back.
@@ -64,7 +75,8 @@ class RunRecord:
         step, cursor = int(facts["step"]), int(facts["cursor"])
         self._log.truncate_after(step)
         self._samples.remove_after(step)
-        self.last = (step, cursor) if folder is not None else None
+        self.cursor = cursor
+        self.last = step if folder is not None else None
         return folder, step, cursor
 
     def close(self) -> None:

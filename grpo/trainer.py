@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
@@ -21,17 +21,20 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from assay.adapter import LoraConfig, adapted, base_of, merged_state, restore_weights, save_weights, without_adapter
 from assay.checkpoint import load_state, save_state
-from assay.errors import CheckpointError, ConfigError, TrainingDiverged
+from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
 from assay.moe_replay import Route, Routers
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
-from assay.policy import load_policy, without_bars
-from grpo.batch import TrainBatch
+from assay.policy import Experts, load_policy, without_bars
+from assay.sharded import load_model_state, load_optimizer_state, placed, whole
+from grpo.batch import TrainBatch, with_gradient
 from grpo.config import GRPOConfig
-from grpo.kl import KL, k3
-from grpo.losses import clipped_surrogate
+from grpo.entropy import Bonus
+from grpo.mismatch import THRESHOLDS, share_above
+from grpo.objective import Known, by_token, disagreement, objective
 from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, publish
 
 if TYPE_CHECKING:
@@ -54,24 +57,42 @@ class Sums:
 class PolicyTrainer:
     """Holds the policy, the frozen reference and the optimizer."""
 
-    def __init__(self, policy: str | Path, config: GRPOConfig, *, dtype: Any, temperature: float, pad_id: int) -> None:
+    def __init__(
+        self,
+        policy: str | Path,
+        config: GRPOConfig,
+        *,
+        dtype: Any,
+        temperature: float,
+        pad_id: int,
+        lora: LoraConfig | None = None,
+        experts: Experts | None = None,
+    ) -> None:
         from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
 
         self.config, self.temperature, self.pad_id = config, temperature, pad_id
         self.version = 0
-        self.accelerator = Accelerator(gradient_accumulation_steps=1)
+        self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
         if dtype != "float32":
             raise ConfigError(
                 f"policy.dtype={dtype}: the trainer updates the weights it holds, and in 16 bits an update of 1e-6 "
                 f"rounds to nothing; train in float32 (the engine's dtype is rollouts.engine.dtype)"
             )
-        model = load_policy(policy, dtype)
+        model = load_policy(policy, dtype, experts)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         self.routers = Routers(model, config.moe.replay, config.moe.aux_coef)
-        self.reference = copy.deepcopy(model).eval().requires_grad_(False).to(self.accelerator.device)
+        self.reference: PreTrainedModel | None = None
+        if lora is not None:  # an adapted policy carries its reference inside
+            model = adapted(model, lora, sharded=self.accelerator.is_fsdp2)
+        elif config.kl.estimator != "none":
+            self.reference = placed(self.accelerator, copy.deepcopy(model).eval().requires_grad_(False))
+        if lora is not None and config.kl.reset_every:
+            raise ConfigError("grpo.kl.reset_every: an adapted policy's reference is the policy inside; leave it out")
+        self.bonus = Bonus(config.entropy.coef)
         self.optimizer: torch.optim.Optimizer = adamw(
-            list(model.parameters()),
+            [p for p in model.parameters() if p.requires_grad],
             rate=config.learning_rate,
             betas=config.optimizer.betas,
             weight_decay=config.optimizer.weight_decay,
@@ -86,64 +107,80 @@ class PolicyTrainer:
         """Update the policy on one batch; returns the step's metrics. Raises TrainingDiverged before any update."""
         if not batch.completions:
             return {"grad_norm": 0.0, "tokens/trained": 0.0, "learning_rate": self._learning_rate()}
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        packed = pack_completions(batch.prompts, batch.completions, pad_id=self.pad_id)
-        share = packed.share(rank, world)
-        micro = [m.to(self.accelerator.device) for m in share.micro_batches(self.config.micro_batch_tokens)]
+        self._reset_reference()
         with phase("logprobs"):
-            reference = [self._reference_logprobs(m) for m in micro]
-            routes = [self.routers.route(m, getattr(batch, "experts", None)) for m in micro]
-            once = self.config.updates_per_rollout == 1
-            old = [None if once else self._logprobs(m, route) for m, route in zip(micro, routes, strict=True)]
+            parts = [(part, self._micro_batches(part)) for part in batch.parts()]
+            reference = [[self._reference_logprobs(m) for m in micro] for _, micro in parts]
+            moves = self.config.updates_per_rollout * len(parts) > 1  # else pi_old is pi, and ratios are 1
+            routes = [[self.routers.route(m, getattr(part, "experts", None)) for m in micro] for part, micro in parts]
+            old = [
+                [self._logprobs(m, route) if moves else None for m, route in zip(micro, along, strict=True)]
+                for (_, micro), along in zip(parts, routes, strict=True)
+            ]
         metrics: dict[str, float] = {}
         for update in range(self.config.updates_per_rollout):
-            sums = Sums({})
+            sums, norm = Sums({}), 0.0
             with phase("update"):
-                for i, (m, ref, prior, route) in enumerate(zip(micro, reference, old, routes, strict=True)):
-                    waiting = i + 1 < len(micro)  # ranks exchange gradients with the last micro-batch only
-                    with self.accelerator.no_sync(self.model) if waiting else nullcontext(), route:
-                        self._backward(m, ref, prior, batch, sums)
-                norm = self._apply()
-            first = self._means(sums, batch, norm) | self.routers.metrics(self.accelerator.reduce)
+                for (part, micro), ref, prior, along in zip(parts, reference, old, routes, strict=True):
+                    for i, m in enumerate(micro):
+                        # ranks exchange gradients with the last micro-batch only; where they shard them, with each
+                        waiting = i + 1 < len(micro) and not self.accelerator.is_fsdp2
+                        with self.accelerator.no_sync(self.model) if waiting else nullcontext(), along[i]:
+                            self._backward(m, ref[i], prior[i], part, sums)
+                    norm = self._apply(sums)
+            first = self._means(sums, batch, norm, len(parts)) | self.routers.metrics(self.accelerator.reduce)
             metrics = first if update == 0 else {**first, **{k: metrics[k] for k in metrics if "mismatch" in k}}
         self.version += 1
+        seek = self.config.entropy
+        self.bonus = self.bonus.after(metrics["entropy"], seek.target, seek.step, seek.max_coef)
         return metrics
 
-    def _backward(self, m: PackedBatch, reference: Tensor, old: Tensor | None, batch: TrainBatch, sums: Sums) -> None:
-        config = self.config
-        logprobs, entropy = completion_logprobs(self.model, m, self.temperature, with_entropy=True)
-        segments = m.target_segments()
-        advantages = torch.tensor(batch.advantages, device=logprobs.device)[segments]
-        weights = torch.tensor(batch.weights, device=logprobs.device)[segments]
-        engine = m.gather_targets(batch.engine_logprobs)
-        prior = logprobs.detach() if old is None else old
-        policy, clipped = clipped_surrogate(logprobs, prior, advantages, *config.clip)
-        loss = (weights * policy).sum()
-        penalty = config.kl.coef * (weights * KL[config.kl.estimator](logprobs, reference)).sum()
-        aux = self.routers.balance(len(batch.completions))
-        total = loss + penalty + aux
-        if not torch.isfinite(total):
-            self.optimizer.zero_grad()
-            raise TrainingDiverged(
-                f"the loss is {total.item()} (policy {loss.item()}, KL {penalty.item()}); the optimizer did not step"
-            )
+    def _micro_batches(self, batch: TrainBatch) -> list[PackedBatch]:
+        """This rank's share of the rows, cut to what fits into one forward pass."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        only = None if self.config.moe.aux_coef else with_gradient(batch, self.config)  # all are routed
+        packed = pack_completions(batch.prompts, batch.completions, pad_id=self.pad_id, only=only)
+        share = packed.balanced(self.config.micro_batch_tokens, world)[rank::world]
+        return [m.to(self.accelerator.device) for m in share]
+
+    def _backward(
+        self, m: PackedBatch, reference: Tensor | None, old: Tensor | None, batch: TrainBatch, sums: Sums
+    ) -> None:
+        bonus, segments = self.bonus.applied(self.config.entropy.target), m.target_segments()
+        known = Known(
+            old=old,
+            engine=m.gather_targets(batch.engine_logprobs),
+            reference=reference,
+            advantages=_per_token(batch.advantages, m, segments),
+            weights=torch.tensor(batch.weights, device=segments.device)[segments],
+            segments=segments,
+        )
+
+        def loss(logprobs: Tensor, entropy: Tensor | None, at: slice) -> Tensor:
+            return objective(known.tokens(logprobs, entropy, at), self.config, bonus, batch.num_tokens)[0]
+
+        wanted = "gradient" if bonus else True
+        announced = loss if by_token(self.config) else None
+        logprobs, entropy = completion_logprobs(self.model, m, self.temperature, wanted, announced)
+        tokens = known.tokens(logprobs, entropy)
+        total, values = objective(tokens, self.config, bonus, batch.num_tokens)
         # DistributedDataParallel averages over ranks; the weights already divide by the global batch
-        self.accelerator.backward(total * self.accelerator.num_processes)
+        aux = self.routers.balance(len(batch.completions))
+        self.accelerator.backward((total + aux) * self.accelerator.num_processes)
         with torch.no_grad():
-            log_ratio = prior - engine
-            sums.add(
-                policy=loss,
-                penalty=penalty,
-                aux=aux,
-                kl=k3(logprobs, reference).sum(),
-                entropy=0.0 if entropy is None else entropy.sum(),
-                clipped=clipped.sum(),
-                mismatch=k3(engine, prior).sum(),
-            )
-            worst = log_ratio.abs().max().item() if log_ratio.numel() else 0.0
+            differences, worst = disagreement(tokens)
+            sums.add(tokens=float(m.num_targets), aux=aux, **values, **differences)
             sums.values["worst"] = max(sums.values.get("worst", 0.0), worst)
 
-    def _apply(self) -> float:
+    def _apply(self, sums: Sums) -> float:
+        """The optimizer's step. Raises TrainingDiverged before it, on every rank alike, and forgets the gradient."""
+        values = self._over_ranks(sums)
+        total = values["policy"] + values["penalty"] + values["aux"] + values.get("bonus", 0.0)
+        if not isfinite(total):
+            self.optimizer.zero_grad()
+            raise TrainingDiverged(
+                f"the loss is {total} (policy {values['policy']}, KL {values['penalty']}); the optimizer did not step"
+            )
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip)
         value = float(norm) if norm is not None else 0.0
         if not isfinite(value):
@@ -158,23 +195,34 @@ class PolicyTrainer:
         warmup = self.config.optimizer.warmup_steps
         return self.config.learning_rate * min(1.0, (self.version + 1) / warmup if warmup else 1.0)
 
-    def _means(self, sums: Sums, batch: TrainBatch, norm: float) -> dict[str, float]:
+    def _means(self, sums: Sums, batch: TrainBatch, norm: float, parts: int) -> dict[str, float]:
         values = self._over_ranks(sums)
-        n = batch.num_tokens
-        return {
-            "loss/total": values["policy"] + values["penalty"] + values["aux"],
-            "loss/policy": values["policy"],
-            "loss/kl": values["penalty"],
-            **({"loss/aux": values["aux"]} if self.config.moe.aux_coef else {}),
-            "kl/reference": values["kl"] / n,
+        n = values["tokens"]  # completions that move nothing are not looked at
+        policy, penalty = values["policy"] / parts, values["penalty"] / parts
+        bonus, aux = values.get("bonus", 0.0) / parts, values["aux"] / parts
+        metrics = {
+            "loss/total": policy + penalty + bonus + aux,
+            "loss/policy": policy,
+            "loss/kl": penalty,
             "entropy": values["entropy"] / n,
             "clip/share": values["clipped"] / n,
             "mismatch/k3": values["mismatch"] / n,
             "mismatch/max_abs_logratio": values["worst"],
+            **{share_above(t): values[share_above(t)] / n for t in THRESHOLDS},
+            "correction/masked": values["masked"] / n,
+            "correction/truncated": values["truncated"] / n,
+            "correction/off_policy": values["off_policy"] / len(batch.completions),
             "grad_norm": norm,
             "learning_rate": self._learning_rate(),
-            "tokens/trained": float(n),
+            "tokens/trained": n,
         }
+        if self.config.moe.aux_coef:
+            metrics["loss/aux"] = aux
+        if "kl" in values:
+            metrics["kl/reference"] = values["kl"] / n
+        if self.config.entropy.coef or self.config.entropy.target:
+            metrics |= {"loss/entropy": bonus, "entropy/coefficient": self.bonus.applied(self.config.entropy.target)}
+        return metrics
 
     def _over_ranks(self, sums: Sums) -> dict[str, float]:
         if self.accelerator.num_processes == 1:
@@ -188,8 +236,17 @@ class PolicyTrainer:
         }
 
     @torch.no_grad()
-    def _reference_logprobs(self, m: PackedBatch) -> Tensor:
-        return completion_logprobs(self.reference, m, self.temperature)[0]
+    def _reference_logprobs(self, m: PackedBatch) -> Tensor | None:
+        if self.config.kl.estimator == "none":
+            return None
+        with without_adapter(self.unwrapped):
+            return completion_logprobs(self.reference or self.model, m, self.temperature)[0]
+
+    def _reset_reference(self) -> None:
+        """The policy becomes its own reference every `kl.reset_every` steps: DeepSeekMath Algorithm 1."""
+        every = self.config.kl.reset_every
+        if self.reference is not None and every and self.version and self.version % every == 0:
+            self.reference.load_state_dict(self.unwrapped.state_dict())
 
     @torch.no_grad()
     def _logprobs(self, m: PackedBatch, route: Route) -> Tensor:
@@ -199,8 +256,10 @@ class PolicyTrainer:
     # -- what others ask of it ------------------------------------------------------------------------------------
 
     def publish(self) -> WeightBundle:
-        """The policy as engines take it: checkpoint names, digests, this version."""
-        return publish(checkpoint_state(self.unwrapped), self.version)
+        """The policy as engines take it: checkpoint names, digests, this version. Empty but on the main process."""
+        main = self.accelerator.is_main_process
+        state = whole(merged_state(self.unwrapped), main)
+        return publish(checkpoint_state(base_of(self.unwrapped), state) if main else {}, self.version)
 
     def probe(self, sequences: list[list[int]]) -> Probe:
         """The trainer's own log-probabilities of the probe's sequences."""
@@ -208,25 +267,44 @@ class PolicyTrainer:
 
     @property
     def unwrapped(self) -> PreTrainedModel:
-        """The plain Hugging Face model."""
+        """The Hugging Face model without what Accelerate put around it; with its adapter, where it has one."""
         return self.accelerator.unwrap_model(self.model)
 
     def save(self, folder: Path) -> None:
-        """Model as a Hugging Face folder, optimizer and version beside it. Wrap it in `assay.checkpoint.writing`."""
+        """Weights (`save_weights`), optimizer and version. Wrap it in `assay.checkpoint.writing`.
+
+        Every rank has to call it; the main process writes.
+        """
+        main = self.accelerator.is_main_process
+        state, optimizer = whole(merged_state(self.unwrapped), main), whole(self.optimizer.state_dict(), main)
+        reference = None  # the policy the run began from
+        if self.reference is not None and self.config.kl.reset_every:
+            reference = whole(self.reference.state_dict(), main)
+        if not main:
+            return
         try:
             with without_bars():
-                self.unwrapped.save_pretrained(str(folder / "model"))
+                save_weights(self.unwrapped, state, folder)
         except SafetensorError as error:  # safetensors' own word for a full disk
             raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
-        save_state({"optimizer": self.optimizer.state_dict(), "version": self.version}, folder / "trainer.pt")
+        saved = {"optimizer": optimizer, "version": self.version, "bonus": (self.bonus.coefficient, self.bonus.entropy)}
+        if reference is not None:
+            saved["reference"] = reference
+        save_state(saved, folder / "trainer.pt")
 
     def restore(self, folder: Path) -> None:
         """Take up where `save` left off. Raises CheckpointError where the folder holds another architecture."""
-        model = load_policy(folder / "model", str(next(self.model.parameters()).dtype).removeprefix("torch."))
+        restore_weights(self.unwrapped, folder)
         saved = load_state(folder / "trainer.pt")
-        try:
-            self.unwrapped.load_state_dict(model.state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder}: another architecture: {' '.join(str(error).split())[:300]}") from None
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer_state(self.optimizer, saved["optimizer"])
         self.version = saved["version"]
+        self.bonus = Bonus(*saved.get("bonus", (self.config.entropy.coef, 0.0)))
+        if self.reference is not None and "reference" in saved:
+            load_model_state(self.reference, saved["reference"])
+
+
+def _per_token(advantages_S: Sequence[float | tuple[float, ...]], m: PackedBatch, segments_N: Tensor) -> Tensor:
+    """Advantages [N]: one for all tokens of a completion, or under process supervision one for each."""
+    if any(isinstance(a, tuple) for a in advantages_S):
+        return m.gather_targets(advantages_S)
+    return torch.tensor(advantages_S, device=segments_N.device)[segments_N]

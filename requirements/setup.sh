@@ -33,6 +33,7 @@ hand_over() { # UV_VARIABLE VALUE
 hand_over UV_DEFAULT_INDEX "$(setting index-url)"
 hand_over UV_INDEX "$(setting extra-index-url | tr '\n' ' ')"
 hand_over UV_FIND_LINKS "$(setting find-links | tr -s ' \n' ',' | sed 's/,$//')"
+hand_over UV_INSECURE_HOST "$(setting trusted-host | tr '\n' ' ')"
 hand_over SSL_CERT_FILE "$(setting cert)"
 export UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match} UV_LINK_MODE=${UV_LINK_MODE:-hardlink}
 pip() { VIRTUAL_ENV=$PWD/$venv "$venv/bin/uv" pip "$@"; }
@@ -41,8 +42,12 @@ compile=${PYTHONDONTWRITEBYTECODE:+--compile-bytecode}
 
 # The CPU build of torch: from the configured index if it has one, else from PyTorch's own.
 if [ "$("$venv/bin/python" -c 'from importlib.metadata import version as v; print(v("torch"))' 2>/dev/null)" != "$torch" ]; then
-    pip install $compile --quiet --no-deps "torch==$torch" 2>/dev/null ||
-        pip install $compile --quiet --no-deps "torch==$torch" --index https://download.pytorch.org/whl/cpu
+    said=$(mktemp)
+    pip install $compile --quiet --no-deps "torch==$torch" 2>"$said" ||
+        pip install $compile --quiet --no-deps "torch==$torch" --index https://download.pytorch.org/whl/cpu || {
+            echo "set-up: no torch $torch, neither in PyTorch's index nor in the configured one, which said:" >&2
+            cat "$said" >&2; exit 2; }
+    rm -f "$said"
 fi
 pip install $compile --quiet --no-deps -r requirements/cpu.lock
 # CUDA builds of these break `import transformers` beside a CPU torch (see requirements/lock.py)

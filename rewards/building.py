@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from assay.errors import EnvironmentProblem
 from rewards.bench import Bench
 from rewards.languages import Language
+from rewards.precompiled import ensure
 from rewards.sandbox.base import PYTHON_FLAGS, Job, Limits, RunResult, Sandbox
 
 _MESSAGE_BYTES = 4000
@@ -39,11 +40,21 @@ def run(bench: Bench, language: Language, files: Mapping[str, bytes], limits: Li
     )
 
 
+def _use_precompiled(bench: Bench, language: Language, files: Mapping[str, bytes]) -> None:
+    """Have the row's precompiled header made once, when the first program comes that includes it."""
+    key, header = ("precompiled", language.name), language.precompiled.encode()
+    if header and key not in bench.kept and any(header in data for data in files.values()):
+        bench.kept[key] = ensure(bench.sandbox, language) or None
+        if bench.kept[key] is None:  # another worker is at it: asked again with the next program
+            del bench.kept[key]
+
+
 def compile_in_box(
     bench: Bench, language: Language, argv: tuple[str, ...], files: Mapping[str, bytes], artefact: str
 ) -> bytes:
     """Run a compiler and return the artefact it wrote. Raises as `build` does."""
     require(bench.sandbox, language)
+    _use_precompiled(bench, language, files)
     job = Job(argv=argv, files=files, limits=language.compile_limits, collect=(artefact,))
     run = bench.sandbox.run(job)
     if run.killed_by == "wall":  # a machine in trouble, or an answer that makes the compiler wait: once may be chance
@@ -60,5 +71,5 @@ def require(sandbox: Sandbox, language: Language) -> None:
     """Raises EnvironmentProblem, saying what to install, where a tool of the language is missing."""
     missing = [tool for tool in language.tools if not sandbox.has(tool)]
     if missing:
-        install = f" (apt-get install {language.package})" if language.package else ""
+        install = f" ({language.install})" if language.install else ""
         raise EnvironmentProblem(f"{missing[0]} is not installed; answers in {language.name} need it{install}")

@@ -47,6 +47,7 @@ class MixWeights(Section):
 
     compiler: float = 0.5
     rm: float = 0.5
+    normalise: bool = False  #: bring each signal to mean 0 and deviation 1 within its group first
 
     @model_validator(mode="after")
     def _something_counts(self) -> MixWeights:

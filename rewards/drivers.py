@@ -1,4 +1,4 @@
-"""The host's half of the drivers: what goes into a box to have an answer called, and how an answer in C is built.
+"""The host's half of the drivers: what goes into a box to have an answer called, and how an answer is built for that.
 
 No expected value passes through here.
 """
@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import importlib.util
 import marshal
+import re
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from assay.errors import InfraFailure
-from rewards.building import CompileError, compile_in_box
-from rewards.languages import ARTEFACT, LANGUAGES, interpreter
+from rewards.building import CompileError, compile_in_box, require
+from rewards.drivers_rows import CALLERS, Caller
+from rewards.drivers_types import tokens_of
+from rewards.languages import ARTEFACT, LANGUAGES, Language, interpreter
 from rewards.records import Report, read_report, require_start
 from rewards.sandbox.base import PYTHON_FLAGS, Job, Limits, RunResult
 from rewards.verifiers.base import Bench, whole
 
 _HERE = Path(__file__).resolve().parent / "sandbox"
 _C = LANGUAGES["c"]
+_APART = "driver"  #: a driver that is compiled by itself, in the box of a run
 #: type -> what it is in C; an array is followed by its length
 C_TYPES = {"int": "int", "bool": "int", "string": "const char *", "int[]": "const int *"}
 
@@ -33,30 +38,8 @@ def call_python(
     `parts` holds the sources prelude, answer and setup, run in this order in one namespace. A test is an expression,
     or a tuple (function name, arguments). Raises InfraFailure when the driver did not start.
     """
-    job = {
-        "prelude": "",
-        "setup": "",
-        **parts,
-        "tests": list(tests),
-        "cpu_s": limits.cpu_s,
-        "wall_s": limits.wall_s,
-        "value_bytes": bench.value_bytes,
-        "stop_on_timeout": bench.stop_on_timeout,
-        "alone": "pid" in bench.sandbox.isolation.features,
-    }
-    name, driver = bench.keep("driver_python", lambda: _python_driver(bench.sandbox.python))
-    run = bench.sandbox.run(
-        Job(
-            argv=(bench.sandbox.python, *PYTHON_FLAGS, name),
-            warm=True,
-            files={name: driver},
-            stdin=ascii(job).encode(),
-            limits=whole(limits, len(tests)),
-        )
-    )
-    report = read_report(run.stdout)
-    require_start(run, report)
-    return run, report
+    job = {"prelude": "", "setup": "", **parts, "tests": list(tests), "argv": ()}
+    return _driven(bench, limits, job, {}, whole(limits, len(tests)))
 
 
 def call_c(
@@ -84,6 +67,79 @@ def call_c(
         )
     )
     return run, read_report(run.stdout)
+
+
+def call_program(
+    bench: Bench, language: Language, limits: Limits, program: str, entry: str, tests: Sequence[Sequence[Any]]
+) -> tuple[RunResult, Report]:
+    """Call `entry` of an answer in a language of `CALLERS` with each argument list, each in a process of its own.
+
+    Raises CompileError, InfraFailure when the driver did not start, EnvironmentProblem where a tool is missing.
+    """
+    files, argv, loaded = _prepared(bench, language, CALLERS[language.name], program, entry)
+    heads = ((loaded, entry, str(len(test))) for test in tests)
+    tails = ([token for value in test for token in tokens_of(value)] for test in tests)
+    given = ["\n".join((*head, *tail, "")).encode() for head, tail in zip(heads, tails, strict=True)]
+    each = language.limits(limits)
+    return _driven(bench, each, {"argv": argv, "tests": given}, files, whole(each, len(tests)))
+
+
+def _prepared(
+    bench: Bench, language: Language, caller: Caller, program: str, entry: str
+) -> tuple[dict[str, bytes], tuple[str, ...], str]:
+    """The files and the command of one call, and the file in which the driver finds the answer."""
+    require(bench.sandbox, language)
+    for pattern, instead in caller.rewrite:
+        program = re.sub(pattern, instead, program, flags=re.MULTILINE)
+    text = caller.before + program + caller.after.replace("@ENTRY@", entry)
+    driver = (_HERE / caller.driver).read_bytes()
+    name, content = language.source, text.encode("utf-8", "replace")
+    if language.compile:
+        given = {name: content, **({caller.driver: driver} if caller.way == "beside" else {})}
+        argv = language.compile_argv(flags=caller.flags, objects=caller.objects)
+        name, content = language.artefact, compile_in_box(bench, language, argv, given, language.artefact)
+    files = {name: content}
+    if caller.way == "apart":
+        files[_APART] = bench.keep(("driver", caller.driver), lambda: _compile_apart(bench, caller, driver))
+    elif caller.way == "loads":
+        files[caller.driver] = driver
+        language = replace(language, file=caller.driver, artefact=caller.driver)
+    return files, replace(language, run=caller.run or language.run).run_argv(), name
+
+
+def _compile_apart(bench: Bench, caller: Caller, driver: bytes) -> bytes:
+    row = replace(LANGUAGES[caller.written_in], file=caller.driver, artefact=_APART)
+    try:
+        return compile_in_box(bench, row, row.compile_argv(), {row.source: driver}, _APART)
+    except CompileError as error:
+        raise InfraFailure(f"our own driver {caller.driver} does not compile: {error}") from None
+
+
+def _driven(
+    bench: Bench, limits: Limits, job: dict[str, Any], files: Mapping[str, bytes], box: Limits
+) -> tuple[RunResult, Report]:
+    """Run driver_python.py on a job, each test under `limits`. Raises InfraFailure when it did not start."""
+    job = {
+        **job,
+        "cpu_s": limits.cpu_s,
+        "wall_s": limits.wall_s,
+        "value_bytes": bench.value_bytes,
+        "stop_on_timeout": bench.stop_on_timeout,
+        "alone": "pid" in bench.sandbox.isolation.features,
+    }
+    name, driver = bench.keep("driver_python", lambda: _python_driver(bench.sandbox.python))
+    run = bench.sandbox.run(
+        Job(
+            argv=(bench.sandbox.python, *PYTHON_FLAGS, name),
+            warm=True,
+            files={**files, name: driver},
+            stdin=ascii(job).encode(),
+            limits=box,
+        )
+    )
+    report = read_report(run.stdout)
+    require_start(run, report)
+    return run, report
 
 
 def _python_driver(python: str) -> tuple[str, bytes]:

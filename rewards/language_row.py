@@ -41,6 +41,7 @@ class Language:
     start_cpu_s: float = 0.0  #: what the runtime needs before the program's first line; added to a test's limits
     address_space: bool = True  #: False for runtimes that reserve far more than they use (JVM, Node, Go, Mono)
     threads: int = 0  #: how many the runtime starts by itself; added to a test's limit of processes
+    precompiled: str = ""  #: a header that `rewards.precompiled` keeps compiled
     reads_input: bool = True  #: False where a program has no way to read its standard input
     status_tells: bool = True  #: False where a program that failed may leave with status 0: see `quirk`
     quirk: str = ""  #: a sentence on what an answer or a verifier must know

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rewards.language_row import MANAGED_COMPILE_LIMITS, PATIENT_COMPILE_LIMITS, Language
+from rewards.sandbox.root import PRECOMPILED
 
 # A listing that names its own entry is linked alone; one that has a `main` is linked with the C library.
 _LINK = (
@@ -25,7 +26,11 @@ NATIVE: tuple[Language, ...] = (
         package="g++",
         aliases=("c++", "cxx", "cc", "c++17", "cpp17"),
         suffix=".cpp",
-        compile=("/usr/bin/g++", "-O1", "-std=gnu++17", "-fmax-errors=10", "-o", "{artefact}", "{source}"),
+        compile=(
+            *("/usr/bin/g++", "-O1", "-std=gnu++17", "-fmax-errors=10", f"-I{PRECOMPILED}"),
+            *("-o", "{artefact}", "{source}"),
+        ),
+        precompiled="bits/stdc++.h",
         run=("./{artefact}",),
     ),
     Language(

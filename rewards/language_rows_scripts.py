@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from rewards.language_row import Language
+from rewards.sandbox.base import PYTHON_FLAGS
 
 SCRIPTS: tuple[Language, ...] = (
     Language(
         name="python",
         aliases=("py", "python3", "py3"),
         suffix=".py",
-        run=("{python}", "-I", "-S", "{source}"),
+        run=("{python}", *PYTHON_FLAGS, "{source}"),
     ),
     Language(
         name="php",

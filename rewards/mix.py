@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean, stdev
 
 from assay.types import RewardResult, Verdict
 from rewards.config import MixWeights, Signal
@@ -21,7 +22,29 @@ def combine(
     """
     if len(results) != len(rm_scores):
         raise ValueError(f"{len(results)} results but {len(rm_scores)} reward-model scores")
-    return [_combined(result, score, mode, weights) for result, score in zip(results, rm_scores, strict=True)]
+    combined = [_combined(result, score, mode, weights) for result, score in zip(results, rm_scores, strict=True)]
+    return _normalised(combined, weights) if mode == "mix" and weights.normalise else combined
+
+
+def standardised(values_G: Sequence[float | None]) -> list[float | None]:
+    """(v - mean) / sample deviation over the group [G]; 0 where all are equal, None where there is none."""
+    present = [v for v in values_G if v is not None]
+    if len(present) < 2 or min(present) == max(present):
+        return [None if v is None else 0.0 for v in values_G]
+    return [None if v is None else (v - fmean(present)) / stdev(present) for v in values_G]
+
+
+def _normalised(combined: Sequence[RewardResult], weights: MixWeights) -> list[RewardResult]:
+    """The mix of signals that have the same spread in this group, so that the weights decide and not the spreads."""
+    both = [result.reward is not None for result in combined]
+    parts = {
+        name: standardised([r.parts[name] if has else None for r, has in zip(combined, both, strict=True)])
+        for name in ("compiler", "rm")
+    }
+    return [
+        result if c is None or m is None else replace(result, reward=weights.compiler * c + weights.rm * m)
+        for result, c, m in zip(combined, parts["compiler"], parts["rm"], strict=True)
+    ]
 
 
 def _combined(result: RewardResult, score: float | None, mode: Signal, weights: MixWeights) -> RewardResult:

@@ -83,10 +83,17 @@ class RewardPool:
             return [[None] * len(g.completions) for g in groups]
         out: list[list[float | None]] = []
         for group in groups:
+            scores: list[float | None]
             try:
-                out.append([*self.reward_model.score(group.prompt_ids, [c.token_ids for c in group.completions])])
+                scores = [*self.reward_model.score(group.prompt_ids, [c.token_ids for c in group.completions])]
             except InfraFailure:
-                out.append([None] * len(group.completions))
+                scores = [None] * len(group.completions)
+            if len(scores) != len(group.completions):
+                raise InfraFailure(
+                    f"the reward model gave {len(scores)} scores for the {len(group.completions)} completions of task "
+                    f"{group.task.id!r}: nobody knows which belongs to which"
+                )
+            out.append(scores)
         return out
 
     def close(self) -> None:
@@ -96,6 +103,11 @@ class RewardPool:
 
 def _given_up(group: RolloutGroup, results: list[RewardResult]) -> list[RewardResult]:
     """A completion the engine gave up is the engine's failure, whatever its stump was judged to be."""
+    if len(results) != len(group.completions):
+        raise InfraFailure(
+            f"a reward worker gave {len(results)} results for the {len(group.completions)} completions of task "
+            f"{group.task.id!r}"
+        )
     aborted = RewardResult(verdict=Verdict.INFRA, reward=None, detail="the engine gave the completion up")
     return [
         aborted if completion.finish_reason is FinishReason.ABORT else result

@@ -2,6 +2,7 @@
 
     ["N"]  ["b",1]  ["i","-1f"]  ["f","0x1.8p+1"]  ["c",["0x0p+0","inf"]]  ["s","text"]  ["y","00ff"]
     ["l",[...]]  ["t",[...]]  ["S",[...]]  ["F",[...]]  ["d",[[key,value],...]]
+    ["D","3ff8000000000000"]  a float by its bits     ["u","74657874"]  text by its UTF-8
     ["X",...]  an instance of a subclass, told as its base;   ["O","Name"]  anything else
 
 Integers and floats are hexadecimal: exact, linear to read, and no notation for them depends on a digit limit. The
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from typing import Any
 
 MAX_DEPTH = 210
+_BITS = re.compile(r"[0-9a-f]{16}")
 _HEX_INT = re.compile(r"-?[0-9a-f]+")
 _CONTAINERS: dict[str, Any] = {"l": list, "t": tuple, "S": set, "F": frozenset}
 
@@ -41,14 +44,15 @@ def parts(value: Any) -> int:
     return 1
 
 
-def decode(tree: Any, *, exact: bool, expected_parts: int | None = None) -> Any:
+def decode(tree: Any, *, exact: bool, expected_parts: int | None = None, fewer: bool = False) -> Any:
     """The built-in value a tree stands for.
 
     `exact` refuses instances of subclasses; otherwise they count as their base, as `==` would have it. With
-    `expected_parts`, a value of any other size is refused before its containers are built: sets with keys chosen
-    to collide would keep the reader busy for minutes. Raises BadValue.
+    `expected_parts`, a value of any other size (any larger one, with `fewer`) is refused before its containers are
+    built: sets with keys chosen to collide would keep the reader busy for minutes. Raises BadValue.
     """
-    if expected_parts is not None and (found := _count(tree, 0)) != expected_parts:
+    found = _count(tree, 0)
+    if expected_parts is not None and found != expected_parts and not (fewer and found < expected_parts):
         raise BadValue(f"a value of {found} parts where one of {expected_parts} is expected")
     return _decode(tree, exact, 0)
 
@@ -96,11 +100,10 @@ def _scalar(tag: str, content: Any) -> Any:
         return int(content, 16)
     if tag == "f":
         return _float(content)
-    if tag == "y":
-        try:
-            return bytes.fromhex(content)
-        except ValueError:
-            raise BadValue("bytes that are not hexadecimal") from None
+    if tag == "D" and _BITS.fullmatch(content):
+        return struct.unpack(">d", bytes.fromhex(content))[0]
+    if tag in ("y", "u"):
+        return _bytes(content) if tag == "y" else _text(content)
     if tag == "O":
         raise BadValue(f"an object of type {content[:80]!r}, which is not a built-in value")
     raise BadValue(f"no value has the form {tag!r}")
@@ -111,6 +114,20 @@ def _float(text: Any) -> float:
         return float.fromhex(text)
     except (TypeError, ValueError, OverflowError):
         raise BadValue("a float that is not one") from None
+
+
+def _bytes(content: str) -> bytes:
+    try:
+        return bytes.fromhex(content)
+    except ValueError:
+        raise BadValue("bytes that are not hexadecimal") from None
+
+
+def _text(content: str) -> str:
+    try:
+        return _bytes(content).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadValue("text that is not UTF-8") from None
 
 
 def _open(tree: Any, depth: int) -> tuple[str, Any]:

@@ -72,11 +72,14 @@ def publish(state: Mapping[str, Any], version: int) -> WeightBundle:
     )
 
 
-def checkpoint_state(model: Any) -> dict[str, Any]:
-    """A transformers model's tensors under their checkpoint names: what a saved folder would hold, and vLLM expects."""
+def checkpoint_state(model: Any, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A transformers model's tensors under their checkpoint names: what a saved folder would hold, and vLLM expects.
+
+    `state` stands in for the model's own state dict where its tensors live elsewhere: gathered or merged.
+    """
     from transformers.core_model_loading import revert_weight_conversion
 
-    return dict(revert_weight_conversion(model, model.state_dict()))
+    return dict(revert_weight_conversion(model, dict(model.state_dict() if state is None else state)))
 
 
 def unpack(bundle: WeightBundle) -> dict[str, Any]:

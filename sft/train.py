@@ -177,7 +177,7 @@ class SFTTrainer:
         """This micro-batch's share of the step's losses: sums over global counts."""
         alpha = self.config.balance_alpha
         with routing(self.policy) if alpha else nullcontext([]) as routed:
-            logprobs, _ = completion_logprobs(self.model, micro)
+            logprobs, _ = completion_logprobs(self.model, micro, loss=lambda logprobs, _, at: -logprobs.sum())
         losses = {"loss": -logprobs.sum() / targets}
         if routed:
             segments = micro.segment_ids.flatten()

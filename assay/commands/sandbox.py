@@ -9,6 +9,7 @@ from assay.errors import ConfigError, EnvironmentProblem
 from assay.progress import progress
 from rewards.config import SandboxConfig
 from rewards.languages import LANGUAGES, Language, find
+from rewards.precompiled import shell_line
 from rewards.sandbox import image as images
 from rewards.sandbox.docker import connect
 from rewards.sandbox.tiers import open_sandbox
@@ -36,12 +37,13 @@ def chosen(names: str) -> list[Language]:
 def build(image: str, languages: list[Language], source: str) -> None:
     """Make the image: from the Dockerfile, from packages, or (auto) from packages where the first cannot be had."""
     packages = list(dict.fromkeys(name for row in languages for name in row.package.split()))
+    finish = " && ".join(shell_line(row) for row in languages if row.precompiled)
     client = connect()
     methods = ["dockerfile", "packages"] if source == "auto" else [source]
     for method in methods:
         say(f"image {image}: from the {method}, {len(packages)} Debian packages for {len(languages)} languages")
         try:
-            images.METHODS[method](client, image, packages, say)
+            images.METHODS[method](client, image, packages, finish, say)
             return
         except EnvironmentProblem as problem:
             if method == methods[-1]:

@@ -201,6 +201,8 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         dtype=run.config.policy.dtype,
         temperature=sampling.temperature,
         pad_id=fleet.tokenizer.pad_token_id,
+        lora=run.config.policy.lora,
+        experts=run.config.policy.experts,
     )
     tasks, left_out = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
     if left_out:
@@ -235,8 +237,8 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
                 config, sampling, parts, record, seed=run.config.seed, start=first, stop=lambda: interrupts.asked
             )
         if done < config.steps:
-            if record.last is None or record.last[0] < done:
-                record.checkpoint(done, parts.tasks.cursor)
+            if record.last is None or record.last < done:
+                record.checkpoint(done)
             raise KeyboardInterrupt
         with writing(out / "policy", {"kind": "policy", "steps": done}) as folder:
             save_policy(trainer.unwrapped, fleet.tokenizer, folder)

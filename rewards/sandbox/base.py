@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 MIB = 1024 * 1024
 
 #: How boxes start Python: nothing of the environment's or the user's own, no site-packages.
-PYTHON_FLAGS = ("-I", "-S")
+PYTHON_FLAGS = ("-P", "-s", "-S")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,7 @@ class Sandbox(Protocol):
     """Runs one job at a time; safe to call from several threads, which then take turns."""
 
     python: str  #: the interpreter that programs in Python run with, as a box sees it
+    precompiled: Path | None  #: the folder of this machine that boxes see as `root.PRECOMPILED`; None: not of this one
 
     @property
     def isolation(self) -> Isolation:

@@ -17,12 +17,13 @@ import signal
 import stat
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rewards.sandbox import frames, kernel, root
+from rewards.sandbox import cgroups, frames, kernel, landlock, root
 from rewards.sandbox.warm import Warm
 
 TICK_S = 0.05
@@ -97,11 +98,12 @@ def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> 
     else:
         kernel.adopt_orphans()
     stdin_fd = _input(blobs[0])  # while a file in memory may still be made
+    group = cgroups.opened(job.get("cgroup"))  # while its files may still be opened
     _give_up_privileges(tier, drop, workdir)
     for name, data in zip(job["files"], blobs[1:], strict=True):
         _put(Path(workdir, name), data)
-    program = _Program(job, stdin_fd, workdir)
-    killed_by, status, usage, wall_s = _watch(program, job["limits"], tier)
+    program = _Program(job, stdin_fd, workdir, lambda: _confine(drop, group))
+    killed_by, status, usage, wall_s = _watch(program, job["limits"], tier, group)
     names, contents = _gather(job["collect"], workdir, job["limits"]["file_bytes"])
     header = {
         "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
@@ -134,6 +136,14 @@ def _give_up_privileges(tier: str, drop: root.Drop, workdir: str) -> None:
     kernel.die_with_parent()  # last, since changing the user clears it
 
 
+def _confine(drop: root.Drop, group: cgroups.Group | None) -> None:
+    """What holds for the program alone, and not for its watcher."""
+    if group is not None:
+        group.join()
+    if drop.landlock:
+        landlock.restrict(drop.landlock, root.WRITABLE)
+
+
 def _put(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755)
     try:
@@ -145,11 +155,12 @@ def _put(path: Path, data: bytes) -> None:
 class _Program:
     """The process that runs the job's argv, and our ends of its outputs."""
 
-    def __init__(self, job: dict[str, Any], stdin_fd: int, workdir: str) -> None:
+    def __init__(self, job: dict[str, Any], stdin_fd: int, workdir: str, confine: Callable[[], None]) -> None:
         outputs = os.pipe(), os.pipe()
         exec_in, exec_out = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
+            _or_say_why(confine, exec_out)
             raise Warm(_become_program(job, workdir, (stdin_fd, outputs[0][1], outputs[1][1]), exec_out))
         self.started = time.monotonic()
         self.pidfd = os.pidfd_open(self.pid)
@@ -157,12 +168,23 @@ class _Program:
             os.close(fd)
         problem = os.read(exec_in, 4)  # closed by a successful exec
         os.close(exec_in)
+        if problem and (number := struct.unpack("i", problem)[0]) < 0:
+            raise OSError(-number, f"cannot confine the program: {os.strerror(-number)}")
         if problem and job["argv"][0].startswith("/"):  # a tool; what a compiler made is the answer's own doing
             number = struct.unpack("i", problem)[0]
             raise OSError(number, f"cannot execute {job['argv'][0]}: {os.strerror(number)}")
         self.streams = [_Stream(fd=out[0], cap=job["limits"]["output_bytes"]) for out in outputs]
         for stream in self.streams:
             os.set_blocking(stream.fd, False)
+
+
+def _or_say_why(confine: Callable[[], None], exec_out: int) -> None:
+    """A wall that cannot be had is the harness failing: told apart from a failed exec by the sign of its number."""
+    try:
+        confine()
+    except OSError as error:
+        os.write(exec_out, struct.pack("i", -(error.errno or errno.EIO)))
+        os._exit(127)
 
 
 def _input(data: bytes) -> int:
@@ -225,7 +247,9 @@ def _limit(limits: dict[str, Any]) -> None:
         resource.setrlimit(which, (soft, hard))
 
 
-def _watch(program: _Program, limits: dict[str, Any], tier: str) -> tuple[str | None, int, _Usage, float]:
+def _watch(
+    program: _Program, limits: dict[str, Any], tier: str, group: cgroups.Group | None
+) -> tuple[str | None, int, _Usage, float]:
     """Until the program ends or uses too much. Returns why it was killed, its status, and what the box used."""
     poller = select.poll()
     poller.register(program.pidfd, select.POLLIN)
@@ -241,7 +265,7 @@ def _watch(program: _Program, limits: dict[str, Any], tier: str) -> tuple[str | 
         killed_by = _drain(program, events, poller)
         now = time.monotonic()
         if now >= next_tick and not ended:
-            killed_by = killed_by or _exceeded(usage, limits)
+            killed_by = killed_by or (group.exceeded(limits) if group else _exceeded(usage, limits))
             next_tick = now + TICK_S
         if now >= deadline and not ended:
             killed_by = killed_by or "wall"
@@ -253,6 +277,10 @@ def _watch(program: _Program, limits: dict[str, Any], tier: str) -> tuple[str | 
         killed_by = _drain(program, events, poller)
         if before == [stream.size for stream in program.streams]:
             break  # the weak tier cannot be sure that every writer is dead
+    if group is not None:
+        killed_by = killed_by or ("memory" if group.was_full() else None)
+        usage.reaped_s = max(usage.reaped_s, group.cpu_s())  # nobody reports children whose parent ignored their end
+        usage.memory_bytes = max(usage.memory_bytes, group.peak_bytes())
     if usage.reaped_s > limits["cpu_s"] and killed_by in (None, "wall"):
         killed_by = "cpu"
     return killed_by, status, usage, wall_s

@@ -13,47 +13,28 @@ Its stdin is closed by the daemon when this process ends in any way, so that the
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import select
 import struct
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from assay.errors import EnvironmentProblem, InfraFailure
-from rewards.sandbox import frames, seccomp
+from rewards.sandbox import boot, frames, seccomp
 from rewards.sandbox.base import MIB, Isolation, Job, RunResult
 from rewards.sandbox.local import REPLY_GRACE_S, START_S, header_of, result_of
+from rewards.sandbox.root import PRECOMPILED
 
 IMAGE = "assay-sandbox"
 OWNER = "assay.owner"  #: the label that says which process a container belongs to
 PYTHON = "/usr/bin/python3"
 CONTAINER_MEMORY = 4096 * MIB
 USER = "61000:61000"
-_PACKAGE = Path(__file__).resolve().parent
-_SENT = ("__init__.py", "supervisor.py", "box.py", "frames.py", "kernel.py", "root.py", "seccomp.py", "warm.py")
-_BOOT = """
-import os, sys
-def take(count):
-    data = b""
-    while len(data) < count:
-        part = os.read(0, count - len(data))
-        if not part: os._exit(0)
-        data += part
-    return data
-code = take(int.from_bytes(take(8), "big"))
-with open("/tmp/code.zip", "wb") as out: out.write(code)
-sys.path.insert(0, "/tmp/code.zip")
-from rewards.sandbox.supervisor import main
-os.unlink("/tmp/code.zip")
-main("local", 0, "/usr")
-"""
 
 
 class DockerSandbox:
@@ -62,6 +43,7 @@ class DockerSandbox:
     def __init__(self, image: str = IMAGE, *, runtime: str | None = None, memory_bytes: int = CONTAINER_MEMORY) -> None:
         self.image, self.runtime, self.memory_bytes = image, runtime, memory_bytes
         self.python = PYTHON
+        self.precompiled = None  # the image brings its own
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
         self._container: str | None = None
@@ -117,7 +99,7 @@ class DockerSandbox:
         remove_orphans(client)
         try:
             stream = self._launch(client)
-            stream.write(_code())
+            stream.write(boot.message("local", 0, "/usr", PRECOMPILED))
             hello, _ = frames.unpack(stream.reader(time.monotonic() + START_S))
         except (OSError, EOFError, frames.BadFrame) as error:
             said = self._last_words(client)
@@ -143,10 +125,10 @@ class DockerSandbox:
         try:
             made = client.create_container(
                 self.image,
-                [PYTHON, "-I", "-S", "-c", _BOOT],
+                boot.command(PYTHON),
                 stdin_open=True,
                 user=USER,
-                environment={"LANG": "C.UTF-8"},
+                environment=boot.ENVIRONMENT,
                 labels={OWNER: owner()},
                 network_disabled=True,
                 host_config=self._host_config(client),
@@ -304,17 +286,6 @@ def _security(client: Any) -> list[str]:
     if any("apparmor" in option for option in client.info().get("SecurityOptions") or ()):
         options.append("apparmor=unconfined")  # its default profile forbids mounts, of which every box is made
     return options
-
-
-def _code() -> bytes:
-    """The supervisor's source as a zip archive, its length in front."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("rewards/__init__.py", "")
-        for name in _SENT:
-            archive.writestr(f"rewards/sandbox/{name}", (_PACKAGE / name).read_bytes())
-    data = packed.getvalue()
-    return len(data).to_bytes(8, "big") + data
 
 
 def _first_line(error: BaseException) -> str:

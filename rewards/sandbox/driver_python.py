@@ -147,10 +147,9 @@ def _child(job, codes, test, out, encoder, write=posix.write, leave=posix._exit,
         leave(0)
 
 
-def _prepare_child(job, keep):
+def _prepare_child(job, keep, given):
     posix.setsid()
-    null = posix.open("/dev/null", posix.O_RDONLY)
-    posix.dup2(null, 0)
+    posix.dup2(posix.open("/dev/null", posix.O_RDONLY) if given < 0 else given, 0)
     posix.dup2(2, 1)  # what the answer prints is for people; it never meets the records
     posix.closerange(3, keep)
     posix.closerange(keep + 1, 1024)
@@ -158,17 +157,48 @@ def _prepare_child(job, keep):
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
 
 
-def _watch(job, pid, source):
+def _exec(job, out):
+    """Become the program that calls the answer: arguments on 0, what is printed on 2, the value on 3."""
+    import _signal
+
+    try:
+        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+            _signal.signal(number, _signal.SIG_DFL)  # an interpreter ignores them, and ignoring is inherited
+        posix.dup2(out, 3)
+        posix.set_inheritable(3, True)
+        posix.closerange(4, 1024)
+        posix.execv(job["argv"][0], job["argv"])
+    finally:
+        posix._exit(127)
+
+
+def _feed(poller, sink, given):
+    """Write what a pipe takes of the arguments. Returns the rest; the pipe is closed behind the last of them."""
+    try:
+        given = given[posix.write(sink, given[: 1 << 16]) :]
+    except OSError:
+        given = b""  # nobody reads it
+    if not given:
+        poller.unregister(sink)
+        posix.close(sink)
+    return given
+
+
+def _watch(job, pid, source, sink, given):
     """Read the child's bytes until it ends or has to be ended. Returns (bytes, cause)."""
     pidfd = posix.pidfd_open(pid)
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     poller.register(source, select.POLLIN)
+    if given:
+        poller.register(sink, select.POLLOUT)
     clock = (~pid << 3) | 2  # the child's processor-time clock
     deadline = time.monotonic() + job["wall_s"]
     data, cause, ended = bytearray(), 0, False
     while not ended and not cause:
         events = dict(poller.poll(TICK_MS))
+        if given and sink in events:
+            given = _feed(poller, sink, given)
         if source in events:
             part = posix.read(source, 1 << 16)
             data += part
@@ -186,6 +216,8 @@ def _watch(job, pid, source):
             if time.monotonic() > deadline:
                 cause = cause or CUT_WALL
     posix.close(pidfd)
+    if given:
+        posix.close(sink)
     return bytes(data), cause
 
 
@@ -209,29 +241,47 @@ def _record(index, status=0, cause=0, cpu_s=0.0, wall_s=0.0, memory_kib=0, data=
         data = data[posix.write(1, data) :]
 
 
-def _run_test(job, codes, index, test, encoder):
+def _start(job, codes, test, encoder):
+    """Start the child of a test. Returns (pid, where its bytes come from, where its arguments go)."""
     source, out = posix.pipe()
-    started = time.monotonic()
+    given, sink = posix.pipe() if job["argv"] else (-1, -1)
     pid = posix.fork()
     if pid == 0:
-        _prepare_child(job, out)
+        _prepare_child(job, out, given)
+        if job["argv"]:
+            _exec(job, out)
         _child(job, codes, test, out, encoder)
     posix.close(out)
-    data, cause = _watch(job, pid, source)
+    if job["argv"]:
+        posix.close(given)
+        posix.set_blocking(sink, False)
+    return pid, source, sink
+
+
+def _run_test(job, codes, index, test, encoder):
+    mark = b"%s\n" % posix.urandom(12).hex().encode() if job["argv"] else b""
+    started = time.monotonic()
+    pid, source, sink = _start(job, codes, test, encoder)
+    data, cause = _watch(job, pid, source, sink, mark and mark + test)
     _sweep(job, pid)
     _, status, used = posix.wait4(pid, 0)
     posix.close(source)
     cpu_s = used.ru_utime + used.ru_stime
     if cpu_s > job["cpu_s"] and not cause:
         cause = CUT_CPU
+    data = data[len(mark) :] if data.startswith(mark) else b""
+    if mark and index == 0 and data.startswith(b"C"):
+        index = NO_PROGRAM
     _record(index, status, cause, cpu_s, time.monotonic() - started, used.ru_maxrss, data)
-    return cause
+    return index == NO_PROGRAM or (cause in (CUT_CPU, CUT_WALL) and job["stop_on_timeout"])
 
 
 def main():
     """Read the job, compile the answer, run every test."""
     with open(0, "rb", closefd=False) as stream:
-        job = eval(stream.read(), {"__builtins__": {}})  # our own literal; the answer is a string in it
+        job = eval(
+            stream.read(), {"__builtins__": {}, "inf": float("inf"), "nan": float("nan")}
+        )  # our own literal; the answer is a string in it
     import _sitebuiltins
     import builtins
 
@@ -242,15 +292,14 @@ def main():
         codes = [
             compile(job[part], f"/box/{part}.py", "exec", dont_inherit=True)
             for part in ("prelude", "answer", "setup")
-            if job[part]
+            if job.get(part)
         ]
     except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         text = f"{type(error).__name__}: {error}"
         _record(NO_PROGRAM, data=b"C" + encode_basestring_ascii(text[:2000]).encode())
         return
     for index, test in enumerate(job["tests"]):
-        cause = _run_test(job, codes, index, test, encoder)
-        if cause in (CUT_CPU, CUT_WALL) and job["stop_on_timeout"]:
+        if _run_test(job, codes, index, test, encoder):
             return
 
 

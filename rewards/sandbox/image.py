@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -17,8 +18,11 @@ SUITE = "bookworm"
 _TAIL = 15
 
 
-def from_dockerfile(client: Any, image: str, packages: Sequence[str], say: Callable[[str], None]) -> None:
-    """Build `image` with the Dockerfile. Raises EnvironmentProblem with the end of the build's output."""
+def from_dockerfile(client: Any, image: str, packages: Sequence[str], finish: str, say: Callable[[str], None]) -> None:
+    """Build `image` with the Dockerfile; `finish` is a shell line for its end.
+
+    Raises EnvironmentProblem with the end of the build's output.
+    """
     from docker.errors import APIError
 
     said: list[str] = []
@@ -29,7 +33,7 @@ def from_dockerfile(client: Any, image: str, packages: Sequence[str], say: Calla
             tag=image,
             rm=True,
             decode=True,
-            buildargs={"PACKAGES": " ".join(packages)},
+            buildargs={"PACKAGES": " ".join(packages), "FINISH": finish or "true"},
         ):
             said += [line for line in str(event.get("stream", "")).splitlines() if line.strip()]
             if "stream" in event and event["stream"].startswith("Step"):
@@ -40,18 +44,21 @@ def from_dockerfile(client: Any, image: str, packages: Sequence[str], say: Calla
         raise EnvironmentProblem(f"building {image}: {error.explanation or error}") from None
 
 
-def from_packages(client: Any, image: str, packages: Sequence[str], say: Callable[[str], None]) -> None:
+def from_packages(client: Any, image: str, packages: Sequence[str], finish: str, say: Callable[[str], None]) -> None:
     """Import `image` made of Debian packages, where no registry of images can be reached. Needs mmdebstrap.
 
     Raises EnvironmentProblem with the end of its output.
     """
     if shutil.which("mmdebstrap") is None:
         raise EnvironmentProblem("an image from packages needs mmdebstrap (apt-get install mmdebstrap)")
+    hook = [f'--customize-hook=chroot "$1" sh -c {shlex.quote(finish)}'] if finish else []
     names = ",".join(dict.fromkeys((*ALWAYS, *packages)))
     say(f"mmdebstrap {SUITE}: {names}")
     with tempfile.TemporaryFile() as log:
         made = subprocess.Popen(
-            ["mmdebstrap", "--variant=minbase", f"--include={names}", SUITE, "-"], stdout=subprocess.PIPE, stderr=log
+            ["mmdebstrap", "--variant=minbase", f"--include={names}", *hook, SUITE, "-"],
+            stdout=subprocess.PIPE,
+            stderr=log,
         )
         try:
             client.import_image_from_stream(made.stdout, repository=image)
@@ -65,7 +72,7 @@ def from_packages(client: Any, image: str, packages: Sequence[str], say: Callabl
             raise EnvironmentProblem(f"building {image} from packages: {' / '.join(tail)}")
 
 
-METHODS: dict[str, Callable[[Any, str, Sequence[str], Callable[[str], None]], None]] = {
+METHODS: dict[str, Callable[[Any, str, Sequence[str], str, Callable[[str], None]], None]] = {
     "dockerfile": from_dockerfile,
     "packages": from_packages,
 }

@@ -50,6 +50,12 @@ def _number(which: int) -> int:
     return _NUMBERS[machine][which]
 
 
+def call(number: int, what: str, *arguments: int | bytes | None) -> int:
+    """A system call by its number; integers are passed as longs, bytes as a pointer to them, None as no pointer."""
+    given = [ctypes.c_long(a) if isinstance(a, int) else ctypes.c_char_p(a) for a in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *given), what)
+
+
 def clone(namespaces: int) -> int:
     """fork() into new namespaces; only for a single-threaded process. Returns 0 in the child."""
     zero = ctypes.c_void_p(0)

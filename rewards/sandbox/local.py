@@ -4,8 +4,8 @@ Stops: seeing or changing anything of the machine but read-only tool-chains; the
 processor time, memory, processes, output or disk than the limits; privileges (no set-uid, no capabilities, no new
 user namespace); anything that would outlive the run.
 Does not stop: an exploit of the kernel itself (the system-call filter is a deny-list); learning the machine's CPU
-model, kernel version and time. Memory is limited per process by the kernel and for the whole box by the watcher,
-which looks every 50 ms, until cgroups come.
+model, kernel version and time; locks on files of the tool-chains, which boxes share. Where no control group can be
+made (see `cgroups`), memory is limited per process, and for the whole box by the watcher, which looks every 50 ms.
 
 Tier `weak` uses the same supervisor without namespaces, where a container forbids them: limits, another user id when
 started as root, and killing descendants are all that is left. It must be asked for by name, and every result says so.
@@ -21,21 +21,20 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from assay.errors import EnvironmentProblem, InfraFailure
-from rewards.sandbox import frames
-from rewards.sandbox.base import Isolation, Job, KilledBy, RunResult
+from rewards.sandbox import boot, cgroups, frames
+from rewards.sandbox.base import Isolation, Job, KilledBy, Limits, RunResult
 
 Tier = Literal["local", "weak"]
 
 START_S = 20.0
 REPLY_GRACE_S = 15.0  #: beyond the wall limit and the supervisor's own grace, for a machine that is very busy
-_CHECKOUT = str(Path(__file__).resolve().parents[2])
-_BOOT = f"import sys; sys.path.insert(0, {_CHECKOUT!r}); from rewards.sandbox.supervisor import main; main(*{{}})"
 
 
 class LocalSandbox:
@@ -44,8 +43,10 @@ class LocalSandbox:
     def __init__(self, tier: Tier = "local") -> None:
         self.tier = tier
         self.python = interpreter()
+        self.precompiled = _cache() if tier == "local" else None
         self._lock = threading.Lock()
         self._supervisor: subprocess.Popen[bytes] | None = None
+        self._cgroups: cgroups.Cgroups | None = None
         self._isolation: Isolation | None = None
         self._closed = False
 
@@ -63,12 +64,12 @@ class LocalSandbox:
             supervisor = self._start()
             # A real box has a working folder of its own; the weak tier needs one of this machine's.
             weak = self.tier == "weak"
-            with tempfile.TemporaryDirectory(prefix="assay-box-") if weak else nullcontext("") as workdir:
-                try:
-                    header, blobs = self._exchange(supervisor, job, workdir)
-                except (OSError, EOFError, frames.BadFrame) as error:
-                    self._stop()
-                    raise InfraFailure(f"the sandbox supervisor failed: {error or type(error).__name__}") from None
+            try:
+                with _folder() if weak else nullcontext("") as workdir, self._group(job.limits) as group:
+                    header, blobs = self._exchange(supervisor, job, workdir, group)
+            except (OSError, EOFError, frames.BadFrame) as error:
+                self._stop()
+                raise InfraFailure(f"the sandbox supervisor failed: {error or type(error).__name__}") from None
             if "failure" in header:
                 raise InfraFailure(f"sandbox: {header['failure']}")
             return result_of(header, blobs, self._isolation or Isolation(tier=self.tier))
@@ -94,16 +95,21 @@ class LocalSandbox:
         if self._supervisor is not None and self._supervisor.poll() is None:
             return self._supervisor
         self._stop()
-        arguments = (self.tier, os.getpid(), sys.base_prefix)
-        self._supervisor = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _BOOT.format(repr(arguments))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"LANG": "C.UTF-8"},  # as in boxes
-            cwd="/",
-            bufsize=0,
-        )
+        self._cgroups = cgroups.Cgroups.here() if self.tier == "local" else None
+        with self._cgroups.opened() if self._cgroups else nullcontext(()) as inherited:
+            self._supervisor = subprocess.Popen(
+                boot.command(self.python),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=boot.ENVIRONMENT,
+                cwd="/",
+                bufsize=0,
+                pass_fds=inherited,
+            )
+        message = boot.message(self.tier, os.getpid(), sys.base_prefix, str(self.precompiled or ""))
         try:
+            assert self._supervisor.stdin is not None
+            frames.write_all(self._supervisor.stdin.fileno(), message)
             hello, _ = frames.unpack(_reader(self._supervisor.stdout, time.monotonic() + START_S))
         except (OSError, EOFError, frames.BadFrame) as error:
             self._stop()
@@ -111,18 +117,28 @@ class LocalSandbox:
         if "refused" in hello:
             self._stop()
             raise EnvironmentProblem(_remedy(self.tier, hello["refused"]))
+        groups = [self._cgroups.feature] if self._cgroups else []
         self._isolation = Isolation(
-            tier=hello["tier"], features=tuple(hello["features"]), remarks=tuple(hello["remarks"])
+            tier=hello["tier"], features=(*hello["features"], *groups), remarks=tuple(hello["remarks"])
         )
         return self._supervisor
 
-    def _exchange(self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str) -> tuple[dict[str, Any], list]:
-        header = header_of(job, workdir)
+    def _group(self, limits: Limits) -> AbstractContextManager[dict[str, Any] | None]:
+        return self._cgroups.box(limits.memory_bytes, limits.processes) if self._cgroups else nullcontext()
+
+    def _exchange(
+        self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str, group: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], list]:
+        header = {**header_of(job, workdir), "cgroup": group}
         assert supervisor.stdin is not None
-        frames.write_all(
-            supervisor.stdin.fileno(), frames.job(job.limits.wall_s, header, [job.stdin, *job.files.values()])
-        )
-        return frames.reply(_reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
+        try:
+            frames.write_all(
+                supervisor.stdin.fileno(), frames.job(job.limits.wall_s, header, [job.stdin, *job.files.values()])
+            )
+            return frames.reply(_reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
+        except (OSError, EOFError, frames.BadFrame):
+            self._stop()  # before its group is removed
+            raise
 
     def _stop(self) -> None:
         supervisor, self._supervisor = self._supervisor, None
@@ -134,6 +150,18 @@ class LocalSandbox:
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A new folder, deleted in the end however deep a program made it, which is too deep for `shutil.rmtree`."""
+    path = tempfile.mkdtemp(prefix="assay-box-")
+    try:
+        yield path
+    finally:
+        for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            if not subprocess.run([*command, path], stderr=subprocess.DEVNULL).returncode and command[0] == "rm":
+                break
 
 
 def _reader(stream: IO[bytes] | None, deadline: float):
@@ -152,6 +180,16 @@ def _reader(stream: IO[bytes] | None, deadline: float):
         return bytes(parts)
 
     return read
+
+
+def _cache() -> Path | None:
+    """The folder of precompiled headers; None where the user's cache cannot be written."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "assay", "precompiled")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def interpreter() -> str:

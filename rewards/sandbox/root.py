@@ -13,10 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rewards.sandbox import kernel, seccomp
+from rewards.sandbox import kernel, landlock, seccomp
 
 BOX_ID = 1000  #: user and group of programs, as the box sees them
+PRECOMPILED = "/precompiled"  #: where boxes see precompiled headers, where there are any
 WORK = "/box"  #: working folder, home and, by a bind, /tmp of a run
+WRITABLE = (WORK, "/tmp", "/dev/shm")  #: what programs may write: the tmpfs of `mount_box`, by its three names
 
 _TREES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
@@ -37,6 +39,7 @@ class Drop(NamedTuple):
 
     uid: int | None  #: the user and group to become; None where it is that user already
     filter: bytes  #: the system-call filter to install; empty where there is none
+    landlock: int = 0  #: the version of Landlock that programs are put behind; 0 for none
 
 
 def stay(prefix: str) -> tuple[Drop, list[str], list[str]]:
@@ -54,11 +57,11 @@ def stay(prefix: str) -> tuple[Drop, list[str], list[str]]:
     return Drop(uid, call_filter), ["uid", *features], remarks
 
 
-def enter(prefix: str) -> tuple[Drop, list[str], list[str]]:
+def enter(prefix: str, precompiled: str) -> tuple[Drop, list[str], list[str]]:
     """Move this process into new user, mount and network namespaces and build the tree of the boxes.
 
-    `prefix` is the Python installation programs run with. Returns what a watcher drops, the features boxes will have
-    and remarks. Raises OSError where the kernel or a security module refuses.
+    `prefix` is the Python installation programs run with, `precompiled` a folder or "". Returns what a watcher drops,
+    the features boxes will have and remarks. Raises OSError where the kernel or a security module refuses.
     """
     remarks: list[str] = []
     uid = _new_user_namespace()
@@ -68,9 +71,10 @@ def enter(prefix: str) -> tuple[Drop, list[str], list[str]]:
     else:
         remarks.append("programs may create user namespaces of their own")
     call_filter = _usable_filter(features, remarks)
+    landlocked = _usable_landlock(features, remarks)
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET)
-    _build_tree(prefix)
-    return Drop(uid, call_filter), features, remarks
+    _build_tree(prefix, precompiled)
+    return Drop(uid, call_filter, landlocked), features, remarks
 
 
 def _usable_filter(features: list[str], remarks: list[str]) -> bytes:
@@ -87,6 +91,22 @@ def _usable_filter(features: list[str], remarks: list[str]) -> bytes:
         return call_filter
     remarks.append("no system-call filter: memory of in-memory files is not limited")
     return b""
+
+
+def _usable_landlock(features: list[str], remarks: list[str]) -> int:
+    """The version of Landlock if this kernel has it and lets programs behind it, tried in a child; else a remark."""
+    abi = landlock.version()
+
+    def install() -> bool:
+        kernel.no_new_privileges()
+        landlock.restrict(abi, [])
+        return True
+
+    if abi and _succeeds(install):
+        features.append(f"landlock{abi}")
+        return abi
+    remarks.append("no Landlock: the mounts of a box alone keep programs from writing elsewhere")
+    return 0
 
 
 def _reaches(uid: int, prefix: str) -> bool:
@@ -154,7 +174,7 @@ def _forbid_nested_namespaces() -> bool:
     return True
 
 
-def _build_tree(prefix: str) -> None:
+def _build_tree(prefix: str, precompiled: str) -> None:
     """A tmpfs takes the place of /, the old root stays at /old until everything is bound, then goes."""
     kernel.mount("", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=1m")
@@ -171,6 +191,8 @@ def _build_tree(prefix: str) -> None:
         for found in sorted(Path("/old").glob(pattern)):
             _graft(str(found).removeprefix("/old"))
     _graft(prefix)
+    if precompiled:
+        _graft(precompiled, PRECOMPILED)
     Path("/etc/passwd").write_text(_PASSWD)
     Path("/etc/group").write_text(_GROUP)
     Path("/etc/hosts").write_text("127.0.0.1 localhost\n")
@@ -186,9 +208,9 @@ def _build_tree(prefix: str) -> None:
     kernel.lock_writes("/")  # an ordinary user owns this tree, inside as outside
 
 
-def _graft(path: str) -> None:
-    """Show `path` of the machine read-only under the same name; links stay links, what is absent stays absent."""
-    old, here = Path("/old" + path), Path(path)
+def _graft(path: str, name: str = "") -> None:
+    """Show `path` of the machine read-only, as `name`; links stay links, what is absent stays absent."""
+    old, here = Path("/old" + path), Path(name or path)
     if here.is_symlink() or here.exists() or not (old.is_symlink() or old.exists()):
         return  # the interpreter of the system lives in /usr, which is there already
     here.parent.mkdir(parents=True, exist_ok=True)
@@ -196,8 +218,8 @@ def _graft(path: str) -> None:
         here.symlink_to(old.readlink())
         return
     here.mkdir() if old.is_dir() else here.touch()
-    kernel.mount(str(old), path, flags=kernel.MS_BIND | kernel.MS_REC)
-    kernel.seal(path)
+    kernel.mount(str(old), str(here), flags=kernel.MS_BIND | kernel.MS_REC)
+    kernel.seal(str(here))
 
 
 def mount_box(size_bytes: int) -> None:

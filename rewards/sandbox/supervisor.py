@@ -1,4 +1,4 @@
-"""The small process that makes boxes. Started with `python -I -S`, one per `LocalSandbox`, and dies with its parent.
+"""The small process that makes boxes. Started by `boot`, one per `LocalSandbox`, and dies with its parent.
 
     host --job--> supervisor --clone(pid, mnt, ipc, uts)--> watcher (process 1 of the box) --exec or fork--> program
     host <--reply, moved by the kernel-- pipe <------------ watcher
@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import time
 from contextlib import suppress
 from typing import NoReturn
@@ -29,7 +28,7 @@ _TAKEN = b"+"  #: the watcher has read its job: what comes next on descriptor 0 
 _BOX_NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 
 
-def main(tier: str, parent: int, prefix: str) -> None:
+def main(tier: str, parent: int, prefix: str, precompiled: str) -> None:
     """Serve jobs on descriptors 0 and 1 until the host closes the pipe or dies.
 
     `parent` is the host's process; 0 in a container, where the closing of the pipe is all that can be seen of it.
@@ -37,7 +36,7 @@ def main(tier: str, parent: int, prefix: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the host's business; it then closes the pipe
     try:
         parent_fd = os.pidfd_open(parent) if parent else _nobody()
-        drop, features, remarks = root.enter(prefix) if tier == "local" else root.stay(prefix)
+        drop, features, remarks = root.enter(prefix, precompiled) if tier == "local" else root.stay(prefix)
     except OSError as error:
         frames.write_all(1, frames.pack({"refused": str(error.strerror or error)}))
         return
@@ -139,7 +138,3 @@ def _pass_on(fd: int, parent_fd: int, deadline: float) -> bool:
     if taken:
         frames.write_all(1, frames.pack({"failure": "the watcher of a box ended without a report"}))
     return taken
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

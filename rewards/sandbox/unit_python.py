@@ -17,19 +17,20 @@ def assay_restorer(modules):
             __import__(name)
         except ImportError:
             continue  # the tests will say so themselves
-    found = [loaded[name] for name in list(loaded) if name in modules or name.partition(".")[0] in modules]
+    found = {name: loaded[name] for name in list(loaded) if name in modules or name.partition(".")[0] in modules}
     kept = [
         (
             vars(module),
             dict(vars(module)),
             [(value, dict(vars(value))) for value in vars(module).values() if type(value) is type],
         )
-        for module in found
+        for module in found.values()
     ]
     finders, hooks = sys.meta_path[:], sys.path_hooks[:]
 
     def restore():
         sys.meta_path[:], sys.path_hooks[:] = finders, hooks
+        loaded.update(found)
         for space, names, classes in kept:
             space.update(names)
             for kind, members in classes:

@@ -45,20 +45,24 @@ def preload() -> None:
 
 
 def run_script(script: str) -> NoReturn:
-    """Run the file as `python -I -S script` would, and leave with its status."""
+    """Run the file as a Python with `PYTHON_FLAGS` would, and leave with its status."""
     module = ModuleType("__main__")
     module.__dict__.update(__file__=script, __builtins__=builtins)
     for name in [name for name in sys.modules if name.partition(".")[0] == _OURS]:
         del sys.modules[name]
     sys.modules["__main__"] = module
-    del sys.path[0]  # where our own source was found
-    sys.argv[:] = [script]
+    sys.argv[:] = sys.orig_argv[:] = [script]
+    builtins.exit = builtins.quit = _exit  # programs use them; without -S, `site` makes them
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)  # as an interpreter does when it starts: they become OSErrors
     sys.stdin, sys.stdout, sys.stderr = _stream(0, "r"), _stream(1, "w"), _stream(2, "w", "backslashreplace")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     _leave(module, _status_of(script, module))
+
+
+def _exit(code: object = None) -> NoReturn:
+    raise SystemExit(code)
 
 
 def _status_of(script: str, module: ModuleType) -> int:

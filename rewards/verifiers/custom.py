@@ -11,8 +11,9 @@ is called once per group with lists of G entries:
 ids, and each column of the answer record is repeated G times. It may be a coroutine function. It is the user's own
 code and runs here, without a box: it must not execute what a completion says.
 
-A number is the reward, and the verdict AC where it is positive, else WA. None, a number that is not finite, a list
-of another length or an exception is a failure of the function, not of the completion: INFRA, no reward.
+A number is the reward, and the verdict AC where it is positive, else WA. A list of (index of a step's last token, worth
+of the step) pairs is process supervision: the steps, and their mean as the reward. None, a number that is not finite,
+a list of another length or an exception is a failure of the function, not of the completion: INFRA, no reward.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from assay.errors import DataError, InfraFailure, boundary
@@ -72,6 +75,8 @@ async def _wait_for(rewards: Any) -> Any:
 def _result(reward: Any) -> RewardResult:
     if isinstance(reward, str):
         return _failed(f"the reward function failed: {reward:.300}")
+    if isinstance(reward, list | tuple):
+        return _of_steps(reward)
     try:
         number = None if reward is None else float(reward)
     except (TypeError, ValueError, OverflowError):
@@ -80,6 +85,16 @@ def _result(reward: Any) -> RewardResult:
         return _failed(f"the reward function gave {reward!r:.100}")
     verdict = Verdict.AC if number > 0 else Verdict.WA
     return RewardResult(verdict=verdict, reward=number, parts={"compiler": number}, isolation="none:user's own code")
+
+
+def _of_steps(pairs: Sequence[Any]) -> RewardResult:
+    try:
+        steps = tuple((int(end), float(worth)) for end, worth in pairs)
+    except (TypeError, ValueError, OverflowError):
+        steps = ()
+    if not steps or not all(math.isfinite(worth) for _, worth in steps):
+        return _failed(f"the reward function gave {pairs!r:.100}")
+    return replace(_result(fmean(worth for _, worth in steps)), steps=steps)
 
 
 def _failed(detail: str) -> RewardResult:

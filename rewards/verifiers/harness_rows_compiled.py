@@ -61,6 +61,7 @@ JAVA = Harness(
     tests=(
         (r"^([ \t]*)public\s+((?:final\s+)?class\s)", r"\1\2"),
         (r"\bMain\b", "Tests_@ID@"),
+        (r"\bstatic\s+void\s+main\s*\(", "static void unit_main_@ID@("),
         (
             r"""^([ \t]*)assert\b((?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[^:"'\n])*);[ \t]*$""",
             r"\1Unit_@ID@.unit_pass_@ID@(\2);",
@@ -77,7 +78,7 @@ JAVA = Harness(
 }
 public class Main {
     public static void main(java.lang.String[] arguments) throws java.lang.Throwable {
-        @OWNER@.main(arguments);
+        @OWNER@.unit_main_@ID@(arguments);
         byte[] rest = new byte[64];
         int size = new java.io.FileInputStream(java.io.FileDescriptor.in).read(rest);
         java.lang.String line = "\\n@SECRET@ " + Unit_@ID@.passed + " " + new java.lang.String(rest, 0, size);
@@ -86,7 +87,7 @@ public class Main {
     }
 }
 """,
-    owner=r"class\s+(\w+)(?:(?!\bclass\s)[\s\S])*?\bstatic\s+void\s+main\s*\(",
+    owner=r"\b(?:class|interface|enum|record)\s+(\w+)",
 )
 
 RUST = Harness(
@@ -163,7 +164,7 @@ CSHARP = Harness(
     program=((r"\bstatic\s+(void|int)\s+Main\s*\(", r"static \1 Main_@ID@("),),
     tests=(
         (r"\b(?:System\.Diagnostics\.)?Debug\.Assert\s*\(", "Unit_@ID@.unit_pass_@ID@("),
-        (r"\bstatic\s+void\s+Main\s*\(", "static void Tests_@ID@("),
+        (r"\bstatic\s+void\s+Main\s*\(", "static void unit_main_@ID@("),
     ),
     before="@FIRST@\n",
     after="""
@@ -174,7 +175,7 @@ static class Unit_@ID@ {
         passed++;
     }
     public static void Main(string[] arguments) {
-        try { @OWNER@.Tests_@ID@(arguments); }
+        try { @OWNER@.unit_main_@ID@(arguments); }
         catch (global::System.Exception error) {
             global::System.Console.Error.WriteLine(error);
             global::System.Environment.Exit(1);
@@ -186,7 +187,7 @@ static class Unit_@ID@ {
     }
 }
 """,
-    owner=r"class\s+(\w+)(?:(?!\bclass\s)[\s\S])*?\bstatic\s+void\s+Tests_\w+\s*\(",
+    owner=r"\b(?:namespace|class|struct|record)\s+([\w.]+)",
 )
 
 D = Harness(
@@ -234,6 +235,7 @@ SCALA = Harness(
     tests=(
         (r"\bassert\s*\(", "Unit_@ID@.unit_pass_@ID@("),
         (r"\bobject\s+Main\b", "object Tests_@ID@"),
+        (r"\bdef\s+main\s*\(", "def unit_main_@ID@("),
     ),
     after="""
 object Unit_@ID@ {
@@ -245,7 +247,7 @@ object Unit_@ID@ {
 }
 object Main {
   def main(arguments: Array[String]): Unit = {
-    @OWNER@.main(arguments)
+    @OWNER@.unit_main_@ID@(arguments)
     val rest = scala.io.StdIn.readLine()
     java.lang.System.out.print("\\n@SECRET@ " + Unit_@ID@.passed + " " + rest + "\\n")
     java.lang.System.out.flush()
@@ -253,7 +255,7 @@ object Main {
   }
 }
 """,
-    owner=r"object\s+(\w+)(?:(?!\bobject\s)[\s\S])*?\bdef\s+main\s*\(",
+    owner=r"\b(?:object|class|trait)\s+(\w+)",
 )
 
 #: Java: a class of the answer hides one of the same name that an import with a star brings; an explicit import hides it

@@ -61,6 +61,8 @@ _FAILED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _SHOWN_BYTES = 2000
+#: where a brace is none: comments, texts and characters
+_SKIPPED = r"""//[^\n]*|/\*[\s\S]*?\*/|\"(?:\\.|[^"\\\n])*\"|'(?:\\.|[^'\\\n])'"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,13 +247,12 @@ def assemble(language: Language, harness: Harness, prompt: str, program: str, te
     pattern, call = harness.calls[0], harness.calls[1].replace("@ID@", name)
     called = [call.replace("{name}", found) for found in re.findall(pattern, text, re.MULTILINE)] if call else []
     first, (answer, tests) = _hoisted(harness, answer, tests)
-    owner = re.search(harness.owner, f"{answer}\n{tests}") if harness.owner else None
     filled = {
         "ID": name,
         "SECRET": head,
         "GIVEN": given,
         "SOURCE": language.source,
-        "OWNER": owner[1] if owner else "",
+        "OWNER": _owner(harness.owner, f"{answer}\n{tests}", f"unit_main_{name}"),
         "CALLS": "\n".join(called),
         "UNDEF": "".join(f"#undef {macro}\n" for macro in macros(answer)),
         "IMPORTS": _java_imports(text) if "@IMPORTS@" in harness.before else "",
@@ -265,6 +266,30 @@ def assemble(language: Language, harness: Harness, prompt: str, program: str, te
     else:
         files = {language.source: f"{before}{answer}{between}{tests}{after}"}
     return Unit(files=files, stdin=f"{tail}\n", head=head, tail=tail, asserts=_unavoidable(harness, name, tests))
+
+
+def _owner(pattern: str, text: str, entry: str) -> str:
+    """The class that the function `entry` stands in, as it is reached from outside, or ""; `pattern` finds a name.
+
+    The answer may hold classes with a main of its own, and inner ones; a class may begin in the answer and end in the
+    tests. So braces are counted, those in strings and comments aside.
+    """
+    end = text.find(entry)
+    if not pattern or end < 0:
+        return ""
+    open_classes: list[tuple[int, str]] = []
+    depth, named = 0, ""
+    for found in re.finditer(rf"{_SKIPPED}|(?P<brace>[{{}}])|{pattern}", text[:end]):
+        if found[0] == "{":
+            if named:
+                open_classes.append((depth, named))
+            depth, named = depth + 1, ""
+        elif found[0] == "}":
+            depth -= 1
+            open_classes = [(level, name) for level, name in open_classes if level < depth]
+        elif not re.match(_SKIPPED, found[0]):
+            named = found[2]
+    return ".".join(name for _, name in open_classes)
 
 
 def _unavoidable(harness: Harness, name: str, tests: str) -> int:

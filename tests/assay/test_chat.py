@@ -88,6 +88,10 @@ def test_a_template_with_text_after_its_end_token_keeps_the_loss_off_that_text(t
             "{% for m in messages %}{{ bos_token + m['content'] + eos_token }}{% endfor %}",
             "more than once",
         ),
+        (
+            "{% for m in messages %}{{ m['content'] | upper + eos_token }}{% endfor %}",
+            "does not round-trip: it writes 'b' as 'B",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_trained_on_is_refused(tokenizer, template: str, complaint: str) -> None:
@@ -96,6 +100,13 @@ def test_a_template_that_cannot_be_trained_on_is_refused(tokenizer, template: st
     with pytest.raises(ConfigError, match=complaint) as caught:
         encode_dialogue(broken, [user("a"), assistant("b")])
     assert "\n" not in str(caught.value)
+
+
+def test_a_template_that_trims_answers_is_none_of_those() -> None:
+    trimming = train_tokenizer(["hello there"] * 5, vocab_size=300)
+    trimming.chat_template = "{% for m in messages %}{{ m['content'] | trim + eos_token }}{% endfor %}"
+    ids, mask = encode_dialogue(trimming, [user("a"), assistant(" b\n")])
+    assert trimming.decode([i for i, m in zip(ids, mask, strict=True) if m]) == f"b{EOS}"
 
 
 def test_no_template_at_all_is_refused() -> None:

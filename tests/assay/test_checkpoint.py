@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -26,6 +27,7 @@ from assay.checkpoint import (
     save_state,
     step_folder,
     valid_checkpoints,
+    write_failure,
     writing,
     writing_step,
 )
@@ -85,6 +87,7 @@ WRITER = """
 import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
+from types import SimpleNamespace
 from assay.checkpoint import writing_step
 {setup}
 for step in range(1, 100000):
@@ -157,3 +160,10 @@ def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
     first = draw()
     restore_rng(load_state(tmp_path / "rng.pt"))
     assert draw() == first
+
+
+def test_a_full_disk_is_named_where_torch_only_says_that_writing_failed(tmp_path: Path, monkeypatch):
+    error = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+    assert "unexpected pos" in str(write_failure(error, tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=4096))
+    assert str(write_failure(error, tmp_path)) == "[Errno 28] No space left on device"

@@ -77,3 +77,44 @@ def test_values_that_do_not_fit_are_an_error() -> None:
         packed.gather_targets([[0.5]])
     with pytest.raises(ValueError, match="3 values for 2 targets"):
         packed.split_targets(torch.zeros(3))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=14),
+    extra=st.integers(0, 10),
+    max_tokens=st.integers(1, 60),
+    world=st.integers(1, 4),
+)
+def test_balanced_micro_batches_hold_everything_once(
+    pairs: list[tuple[int, int]], extra: int, max_tokens: int, world: int
+) -> None:
+    completions = [[1000 * i + t for t in range(c)] for i, (_, c) in enumerate(pairs)]
+    prompts = [[7] * p for p, _ in pairs]
+    packed = pack_completions(prompts, completions, pad_id=PAD, row_tokens=max(p + c for p, c in pairs) + extra)
+    parts = packed.balanced(max_tokens, world)
+    assert {i: v.tolist() for p in parts for i, v in p.split_targets(p.targets()).items()} == dict(
+        enumerate(completions)
+    )
+    assert len(parts) % world == 0
+    assert all(p.token_ids.numel() <= max_tokens or p.token_ids.shape[0] == 1 for p in parts)
+    work = [p for p in parts if p.num_targets]
+    assert len(work) <= len(list(packed.micro_batches(max_tokens))) + world - 1
+
+
+def test_balance_by_hand() -> None:
+    packed = pack(
+        [[1] * n for n in (6, 3, 3, 2, 2, 2)], [[0, 1] + [0] * (n - 2) for n in (6, 3, 3, 2, 2, 2)], pad_id=PAD
+    )
+    assert packed.token_ids.shape[0] == 3  # first-fit-decreasing fills rows of 6: 6 | 3 3 | 2 2 2
+    assert [p.token_ids.shape[0] for p in packed.balanced(12)] == [2, 1]
+    assert [p.token_ids.shape[0] for p in packed.balanced(12, 3)] == [1, 1, 1]
+    idle = packed.balanced(12, 4)[-1]
+    assert idle.num_targets == 0 and idle.token_ids.shape[0] == 1
+
+
+def test_equal_rows_are_shared_out_equally() -> None:
+    packed = pack([[1] * 5] * 9, [[0, 1, 1, 1, 1]] * 9, pad_id=PAD)
+    assert [p.token_ids.shape[0] for p in packed.micro_batches(40)] == [8, 1]
+    assert [p.token_ids.shape[0] for p in packed.balanced(40)] == [5, 4]
+    assert [p.token_ids.shape[0] for p in packed.balanced(10**6, 4)] == [3, 3, 3, 1]

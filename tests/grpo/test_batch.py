@@ -1,15 +1,18 @@
+from dataclasses import replace
+
 import pytest
 
-from assay.errors import InfraFailure, TrainingDiverged
+from assay.errors import ConfigError, DataError, InfraFailure, TrainingDiverged
 from assay.types import FinishReason
 from grpo.batch import build_batch, estimate_advantages, rewards_of
 from grpo.config import GRPOConfig
+from grpo.keeping import read_groups, write_groups
 from tests.groups import make_completion, make_scored
 
 
 def build(scored, **settings):
     config = GRPOConfig(**settings)
-    return build_batch(scored, estimate_advantages(scored, config), config, max_completion_tokens=8)
+    return build_batch(scored, estimate_advantages(scored, config, 8), config, max_completion_tokens=8)
 
 
 def test_the_worked_example_of_the_docstring():
@@ -60,3 +63,87 @@ def test_a_reward_that_is_no_number_stops_the_run():
 def test_a_group_of_one_is_refused_with_the_reason():
     with pytest.raises(ValueError, match="every advantage would be 0"):
         GRPOConfig(group_size=1)
+
+
+def test_a_group_of_nothing_but_infra_leaves_the_others_as_they_are():
+    good, broken = make_scored([1.0, 0.0], [3, 1], "good"), make_scored([None, None], [2, 2], "broken")
+    alone, both = build([good]), build([broken, good])
+    assert (both.completions, both.advantages, both.weights) == (alone.completions, alone.advantages, alone.weights)
+    assert both.counts["groups/masked_infra"] == 1
+    assert both.counts["groups/trained"] == 1
+
+
+def test_truncated_completions_are_compared_with_but_not_trained_on():
+    scored = make_scored([1.0, 0.0, 0.0], [2, 2, 8])
+    cut = make_completion([7] * 8, finish=FinishReason.LENGTH)
+    group = replace(scored.group, completions=(*scored.group.completions[:2], cut))
+    plain, masked = build([replace(scored, group=group)]), build([replace(scored, group=group)], mask_truncated=True)
+    assert masked.advantages == plain.advantages[:2]
+    assert masked.weights == pytest.approx((1 / 4, 1 / 4))
+    assert masked.counts["completions/masked_truncated"] == 1
+    assert plain.counts["completions/masked_truncated"] == 0
+    all_cut = replace(scored, group=replace(group, completions=(cut, cut, cut)))
+    assert build([all_cut], mask_truncated=True).completions == ()  # nothing to train on, and nobody failed
+
+
+def test_soft_overlong_punishment_enters_the_advantages():
+    # lengths 4, 6, 8 of at most 8 with a buffer of 4: 0, -0.5, -1
+    batch = build([make_scored([1.0, 1.0, 1.0], [4, 6, 8])], advantage="mean", overlong_buffer_tokens=4)
+    assert batch.advantages == pytest.approx((0.5, 0.0, -0.5))
+    assert batch.counts["groups/trained"] == 1
+    assert batch.counts["groups/zero_variance"] == 1  # by the rewards that were earned
+    with pytest.raises(ConfigError, match="overlong_buffer_tokens=9 is longer than a completion"):
+        build([make_scored([1.0, 0.0], [2, 2])], overlong_buffer_tokens=9)
+
+
+def test_batch_std_divides_all_groups_by_one_deviation():
+    batch = build([make_scored([1.0, 0.0], [1, 1]), make_scored([0.5, 0.5], [1, 1])], advantage="batch_std")
+    assert batch.advantages == pytest.approx((0.5 / (1 / 6) ** 0.5, -0.5 / (1 / 6) ** 0.5, 0, 0))
+
+
+def test_prompt_mean_weighs_prompts_alike():
+    groups = [make_scored([1.0, None], [3, 2], "a"), make_scored([1.0, 0.0], [4, 6], "b")]
+    batch = build(groups, loss_normalisation="prompt_mean")
+    assert batch.weights == pytest.approx((1 / 6, 1 / 20, 1 / 20))
+
+
+def test_mini_batches_are_whole_groups_each_weighed_on_its_own():
+    groups = [make_scored([1.0, 0.0], [i + 1, 2], str(i)) for i in range(5)]
+    batch = build(groups, mini_batches=2, loss_normalisation="token")
+    assert batch.mini_batches == (0, 0, 0, 0, 0, 0, 1, 1, 1, 1)
+    first, second = batch.parts()
+    assert first.completions + second.completions == batch.completions
+    for part in (first, second):
+        assert sum(w * len(c) for w, c in zip(part.weights, part.completions, strict=True)) == pytest.approx(1)
+    assert [p.num_tokens for p in build(groups[:2], mini_batches=3).parts()] == [3, 4]  # fewer groups than wanted
+    assert build(groups).parts() == [build(groups)]
+
+
+def with_steps(scored, steps):
+    results = tuple(replace(r, steps=s) for r, s in zip(scored.results, steps, strict=True))
+    return replace(scored, results=results)
+
+
+def test_process_supervision_gives_every_token_its_own_advantage():
+    scored = with_steps(make_scored([1.0, 0.0, None], [3, 1, 2]), [((0, 1.0), (2, 0.0)), ((0, 1.0),), ()])
+    batch = build([scored], advantage="process")
+    up, down = 1 / 3**0.5, -2 / 3**0.5
+    assert batch.advantages[0] == pytest.approx((up + down, down, down))
+    assert batch.advantages[1] == pytest.approx((up,))
+    assert len(batch.advantages) == 2
+    assert batch.counts["groups/trained"] == 1
+    flat = with_steps(make_scored([1.0, 1.0], [2, 2], "flat"), [((1, 0.3),), ((1, 0.3),)])
+    assert build([flat, scored], advantage="process", drop_zero_variance_groups=True).completions == batch.completions
+
+
+def test_process_supervision_without_steps_says_who_gave_none():
+    with pytest.raises(DataError, match="verifier 'function' gave none"):
+        build([make_scored([1.0, 0.0], [2, 2])], advantage="process")
+    with pytest.raises(DataError, match="task 't': steps end at tokens"):
+        build([with_steps(make_scored([1.0], [2]), [((2, 1.0),)])], advantage="process")
+
+
+def test_kept_groups_come_back_whole(tmp_path):
+    scored = with_steps(make_scored([1.0, None, float("inf")], [3, 2, 1]), [((0, 1.0), (2, 0.5)), (), ()])
+    write_groups([scored, make_scored([0.5], [1])], tmp_path / "groups.jsonl")
+    assert read_groups(tmp_path / "groups.jsonl") == [scored, make_scored([0.5], [1])]

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
-from assay.errors import CheckpointError, TrainingDiverged
+from assay.errors import CheckpointError, InfraFailure, TrainingDiverged
+from assay.metrics import undocumented
 from assay.types import RolloutGroup, ScoredGroup, Task
 from grpo import loop
-from grpo.batch import TrainBatch
+from grpo.batch import TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig
+from grpo.filling import fill
+from grpo.keeping import read_groups
 from grpo.record import RunRecord
 from rollouts.config import SamplingConfig
 from rollouts.engine import Sampling
 from rollouts.fake import FakeEngine
 from rollouts.tasks import TaskStream
-from tests.groups import make_result, make_task
+from tests.groups import make_result, make_scored, make_task
 
 
 class FakeRollouts:
@@ -74,7 +79,14 @@ CONFIG = GRPOConfig(steps=6, prompts_per_step=2, group_size=4, checkpoint_every=
 TASKS = [make_task(str(i)) for i in range(5)]
 
 
-def start(folder: Path, *, resume: bool = False, stop_after: int | None = None, config: GRPOConfig = CONFIG):
+def start(
+    folder: Path,
+    *,
+    resume: bool = False,
+    stop_after: int | None = None,
+    config: GRPOConfig = CONFIG,
+    rewards: FakeRewards | None = None,
+):
     rollouts = FakeRollouts()
     trainer = FakeTrainer(rollouts.engine)
     record = RunRecord(folder, config.steps, keep_last=2, save=trainer.save, say=lambda line: None)
@@ -86,7 +98,7 @@ def start(folder: Path, *, resume: bool = False, stop_after: int | None = None, 
     parts = loop.Parts(
         tasks=TaskStream(TASKS, 0, cursor),
         rollouts=rollouts,
-        rewards=FakeRewards(),
+        rewards=rewards or FakeRewards(),
         trainer=trainer,
         sync=trainer.sync,
     )
@@ -108,6 +120,7 @@ def test_every_prompt_is_taken_once_per_epoch_and_every_step_is_recorded(tmp_pat
     assert sorted(taken[:5]) == sorted(taken[5:10]) == list("01234")
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert {row["lag/max"] for row in rows(tmp_path)} == {0.0}
+    assert undocumented(rows(tmp_path)[0]) == []
     assert len(list((tmp_path / "samples").glob("*.parquet"))) == 6
 
 
@@ -157,3 +170,147 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_valid(tmp_path: Path, monke
     done, resumed, _ = start(tmp_path, resume=True)
     assert done == 6
     assert resumed.version == 6
+
+
+class OneOutcome(FakeRewards):
+    """All right, all wrong or mixed, by the name of the task: 0 and 1 teach nothing."""
+
+    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+        mixed = super().score(groups)
+        return [
+            replace(s, results=tuple(make_result(float(s.group.task.id)) for _ in s.results))
+            if s.group.task.id in "01"
+            else replace(s, results=tuple(make_result(float(i % 2)) for i, _ in enumerate(s.results)))
+            for s in mixed
+        ]
+
+
+def filling(batches: int) -> GRPOConfig:
+    return CONFIG.model_copy(
+        update={"prompts_per_step": 3, "drop_zero_variance_groups": True, "max_generation_batches": batches}
+    )
+
+
+def test_flat_groups_are_replaced_until_the_step_is_full(tmp_path: Path):
+    done, _, rollouts = start(tmp_path, config=filling(10), rewards=OneOutcome())
+    assert done == 6
+    assert {row["groups/trained"] for row in rows(tmp_path)} == {3.0}
+    taken = [row["groups/trained"] + row["groups/zero_variance"] for row in rows(tmp_path)]
+    assert sum(taken) == sum(len(tasks) for tasks, _ in rollouts.seen)
+    assert sum(row["groups/generation_batches"] for row in rows(tmp_path)) == len(rollouts.seen) > 6
+    assert len({seed for _, seed in rollouts.seen}) == len(rollouts.seen)  # no batch is drawn twice alike
+
+
+def test_filling_ends_at_the_limit_and_trains_on_what_there_is(tmp_path: Path):
+    start(tmp_path, config=filling(2), rewards=OneOutcome())
+    assert max(row["groups/generation_batches"] for row in rows(tmp_path)) == 2
+    assert min(row["groups/trained"] for row in rows(tmp_path)) < 3
+
+
+def test_a_run_with_replaced_groups_is_taken_up_to_the_same_result(tmp_path: Path):
+    _, straight, _ = start(tmp_path / "straight", config=filling(10), rewards=OneOutcome())
+    start(tmp_path / "cut", stop_after=4, config=filling(10), rewards=OneOutcome())
+    _, resumed, _ = start(tmp_path / "cut", resume=True, config=filling(10), rewards=OneOutcome())
+    assert resumed.state == straight.state
+
+
+class NotANumber(FakeRewards):
+    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+        first, *others = super().score(groups)
+        bad = replace(first.results[0], reward=float("nan"))
+        return [replace(first, results=(bad, *first.results[1:])), *others]
+
+
+def test_a_reward_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path: Path):
+    with pytest.raises(
+        TrainingDiverged, match=r"reward nan is not a finite number.*offending-step-00001\.jsonl"
+    ) as seen:
+        start(tmp_path, rewards=NotANumber())
+    path = Path(str(seen.value).rpartition("the batch is in ")[2])
+    kept = read_groups(path)
+    assert [len(g.results) for g in kept] == [4, 4]
+    with pytest.raises(TrainingDiverged, match="reward nan"):
+        estimate_advantages(kept, CONFIG, 8)
+    assert "\n" not in str(seen.value)
+    assert rows(tmp_path) == []
+
+
+def test_a_loss_that_is_no_number_keeps_a_batch_that_does_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fed: list[TrainBatch] = []
+
+    def step(self: FakeTrainer, batch: TrainBatch, phase: Any) -> dict[str, float]:
+        fed.append(batch)
+        raise TrainingDiverged("the loss is nan (policy nan, KL 0.0); the optimizer did not step")
+
+    monkeypatch.setattr(FakeTrainer, "step", step)
+    with pytest.raises(TrainingDiverged, match="the loss is nan.*; the batch is in") as seen:
+        start(tmp_path)
+    kept = read_groups(Path(str(seen.value).rpartition("the batch is in ")[2]))
+    assert build_batch(kept, estimate_advantages(kept, CONFIG, 8), CONFIG, 8) == fed[0]
+
+
+def ahead(max_lag: int) -> GRPOConfig:
+    return CONFIG.model_copy(update={"max_lag": max_lag})
+
+
+def trained_on(folder: Path) -> list[list[str]]:
+    """Task ids by step, in the order of the samples."""
+    files = sorted((folder / "samples").glob("*.parquet"))
+    return [list(dict.fromkeys(parquet.read_table(file)["task_id"].to_pylist())) for file in files]
+
+
+@pytest.mark.parametrize("max_lag", [1, 3])
+def test_ahead_of_training_the_same_prompts_are_trained_in_the_same_steps(tmp_path: Path, max_lag: int):
+    start(tmp_path / "behind")
+    done, trainer, rollouts = start(tmp_path / "ahead", config=ahead(max_lag))
+    assert done == trainer.version == 6
+    assert trained_on(tmp_path / "ahead") == trained_on(tmp_path / "behind")
+    assert len(rollouts.seen) == 6
+    lags = [row["lag/max"] for row in rows(tmp_path / "ahead")]
+    assert lags[0] == 0 and max(lags) <= max_lag
+
+
+@pytest.mark.parametrize("max_lag", [0, 2])
+def test_stopped_while_drawing_ahead_no_prompt_is_lost_or_trained_twice(tmp_path: Path, max_lag: int):
+    start(tmp_path / "straight", config=ahead(max_lag))
+    stopped, _, _ = start(tmp_path / "cut", config=ahead(max_lag), stop_after=3)
+    assert stopped < 6
+    done, trainer, _ = start(tmp_path / "cut", config=ahead(max_lag), resume=True)
+    assert done == trainer.version == 6
+    assert trained_on(tmp_path / "cut") == trained_on(tmp_path / "straight")
+    assert [row["step"] for row in rows(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_replacing_flat_groups_and_drawing_ahead_go_together(tmp_path: Path):
+    config = filling(10).model_copy(update={"max_lag": 2})
+    done, _, rollouts = start(tmp_path, config=config, rewards=OneOutcome())
+    assert done == 6
+    assert {row["groups/trained"] for row in rows(tmp_path)} == {3.0}
+    assert [row["lag/max"] <= 2 for row in rows(tmp_path)] == [True] * 6
+    assert sum(row["groups/generation_batches"] for row in rows(tmp_path)) == len(rollouts.seen)
+
+
+def test_a_group_the_harness_failed_on_is_replaced_too():
+    given = [[make_scored([None, None], [1, 1]), make_scored([1.0, 0.0], [1, 1])], [make_scored([0.0, 1.0], [1, 1])]]
+    asked: list[tuple[int, int]] = []
+    scored: list[ScoredGroup] = []
+    config = filling(5).model_copy(update={"prompts_per_step": 2})
+    assert fill(scored, lambda prompts, again: asked.append((prompts, again)) or given[again], config) == 2
+    assert asked == [(2, 0), (1, 1)]
+    assert len(scored) == 3
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_harness_that_fails_on_a_refill_costs_a_try_and_on_the_first_batch_the_run(failing: int):
+    def draw(prompts: int, again: int) -> list[ScoredGroup]:
+        if again == failing:
+            raise InfraFailure("the reward harness failed on all of 2 completions")
+        return [make_scored([1.0, float(again == 0)], [1, 1])]  # the first is flat
+
+    config, scored = filling(5).model_copy(update={"prompts_per_step": 1}), []
+    if failing == 0:
+        with pytest.raises(InfraFailure):
+            fill(scored, draw, config)
+        return
+    assert fill(scored, draw, config) == 3
+    assert len(scored) == 2

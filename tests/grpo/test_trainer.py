@@ -13,17 +13,19 @@ import torch
 
 from assay.checkpoint import latest_valid, writing_step
 from assay.errors import CheckpointError, TrainingDiverged
+from assay.metrics import undocumented
 from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy, load_tokenizer
+from grpo.algorithms import ALGORITHMS
 from grpo.batch import TrainBatch
-from grpo.config import GRPOConfig, KLConfig, OptimizerConfig
+from grpo.config import CorrectionConfig, EntropyConfig, GRPOConfig, KLConfig, OptimizerConfig
 from grpo.trainer import PolicyTrainer
 
 
-def make_trainer(policy: Path, **settings: Any) -> PolicyTrainer:
+def make_trainer(policy: Path, lora: Any = None, experts: Any = None, **settings: Any) -> PolicyTrainer:
     config = GRPOConfig(
         **{"learning_rate": 1e-2, "optimizer": OptimizerConfig(grad_clip=1e9), "kl": KLConfig(coef=0.1), **settings}
     )
-    return PolicyTrainer(policy, config, dtype="float32", temperature=1.0, pad_id=2)
+    return PolicyTrainer(policy, config, dtype="float32", temperature=1.0, pad_id=2, lora=lora, experts=experts)
 
 
 def make_batch(trainer: PolicyTrainer, advantages: tuple[float, ...] = (1.0, -0.5, 0.8, -1.3)) -> TrainBatch:
@@ -211,3 +213,180 @@ def test_a_write_that_fails_for_real_leaves_the_checkpoint_before_it_valid(tiny_
 def weights_bytes(root: Path) -> int:
     """Size of the model file: the optimizer's, twice as large, is the one that no longer fits."""
     return (root / "step-00000001" / "model" / "model.safetensors").stat().st_size
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "gspo": {"loss": "gspo", "clip": (3e-4, 4e-4)},
+    "cispo, sequence mask": {"loss": "cispo", "correction": CorrectionConfig(kind="sequence_mask", band=(0.0, 1e9))},
+    "icepop, unbiased KL": {
+        "correction": CorrectionConfig(kind="icepop", band=(0.0, 2.0), off_policy_threshold=0.1),
+        "kl": KLConfig(estimator="unbiased", coef=0.1),
+    },
+    "entropy bonus": {"entropy": EntropyConfig(coef=0.1)},
+}
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_no_split_changes_the_gradient_of_any_loss(tiny_policy: Path, settings: dict[str, Any]):
+    """Each completion alone in a forward pass, or all together; and in rows or in ranks: three of them here."""
+    whole, parts = (make_trainer(tiny_policy, micro_batch_tokens=n, **settings) for n in (10_000, 8))
+    for trainer in (whole, parts):
+        perturb(trainer)
+    a, b = gradient(whole, make_batch(whole)), gradient(parts, make_batch(parts))
+    ranks = [as_rank(make_trainer(tiny_policy, **settings), rank, 3) for rank in range(3)]
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(a[name], sum(r[name] for r in ranks if name in r), atol=1e-6, rtol=1e-4)
+    assert any(g.abs().max() > 1e-3 for g in a.values())
+
+
+def as_rank(trainer: PolicyTrainer, rank: int, world: int) -> dict[str, torch.Tensor]:
+    """The gradient of one rank's share of the rows, before it is exchanged."""
+    perturb(trainer)
+    whole = trainer._micro_batches
+    trainer._micro_batches = lambda part: [m.share(rank, world) for m in whole(part)]  # type: ignore[method-assign]
+    return gradient(trainer, make_batch(trainer))
+
+
+def test_the_entropy_bonus_has_the_gradient_of_the_entropy(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy, kl=KLConfig(estimator="none"), entropy=EntropyConfig(coef=0.3))
+    perturb(trainer)
+    batch = make_batch(trainer, (0.0,) * 4)
+    found = gradient(trainer, batch)
+    total = 0.0
+    for prompt, completion in zip(batch.prompts, batch.completions, strict=True):
+        logits = trainer.unwrapped(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+        total = total + (logits.softmax(-1) * logits.log_softmax(-1)).sum()
+    trainer.model.zero_grad()
+    (0.3 * total / batch.num_tokens).backward()
+    for name, parameter in trainer.model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_the_entropy_seeks_its_target_and_goes_on_after_a_restart(tiny_policy: Path, tmp_path: Path):
+    seek = EntropyConfig(target=50.0, step=0.01, max_coef=0.02)
+    trainer = make_trainer(tiny_policy, entropy=seek)
+    seen = [trainer.step(make_batch(trainer))["entropy/coefficient"] for _ in range(4)]
+    assert seen == pytest.approx([0.0, 0.01, 0.02, 0.02])
+    trainer.save(tmp_path)
+    again = make_trainer(tiny_policy, entropy=seek)
+    again.restore(tmp_path)
+    a, b = again.step(make_batch(again)), trainer.step(make_batch(trainer))
+    assert a == b
+    assert a["loss/entropy"] == pytest.approx(-0.02 * a["entropy"], rel=1e-5)
+    assert a["loss/total"] == pytest.approx(a["loss/policy"] + a["loss/kl"] + a["loss/entropy"])
+
+
+def test_without_a_reference_none_is_held_and_nothing_pulls(tiny_policy: Path):
+    without = make_trainer(tiny_policy, kl=KLConfig(estimator="none"))
+    unused = make_trainer(tiny_policy, kl=KLConfig(coef=0))
+    assert without.reference is None
+    for trainer in (without, unused):
+        perturb(trainer)
+    a, b = gradient(without, make_batch(without)), gradient(unused, make_batch(unused))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+    assert "kl/reference" not in without.step(make_batch(without))
+
+
+def test_the_reference_is_reset_and_a_restart_keeps_it(tiny_policy: Path, tmp_path: Path):
+    settings = {"kl": KLConfig(reset_every=2), "learning_rate": 1e-2}
+    trainer = make_trainer(tiny_policy, **settings)
+    distances = []
+    for step in range(5):
+        if step == 3:
+            trainer.save(tmp_path)
+        distances.append(trainer.step(make_batch(trainer))["kl/reference"])
+    assert [d > 1e-6 for d in distances] == [False, True, False, True, False]
+    again = make_trainer(tiny_policy, **settings)
+    again.restore(tmp_path)
+    assert [again.step(make_batch(again))["kl/reference"] for _ in range(2)] == distances[3:]
+
+
+def test_mini_batches_are_one_optimizer_step_each_and_keep_the_log_probs_of_before(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy, learning_rate=3e-2, mini_batches=2)
+    batch = replace(make_batch(trainer), mini_batches=(0, 0, 1, 1), weights=tuple(1 / (2 * n) for n in (6, 2, 4, 8)))
+    metrics = trainer.step(batch)
+    assert next(iter(trainer.optimizer.state.values()))["step"] == 2
+    assert trainer.version == 1
+    assert metrics["clip/share"] > 0  # the second half met a policy that had moved
+    assert metrics["tokens/trained"] == 20
+    alone = make_trainer(tiny_policy, learning_rate=3e-2)
+    assert alone.step(batch.parts()[0])["clip/share"] == 0
+
+
+def test_corrections_and_the_histogram_are_measured_every_step(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy, correction=CorrectionConfig(kind="icepop", band=(0.5, 5.0)))
+    batch = make_batch(trainer)
+    own = trainer.probe([[*p, *c] for p, c in zip(batch.prompts, batch.completions, strict=True)]).expected
+    exact = [row[len(p) - 1 :] for p, row in zip(batch.prompts, own, strict=True)]
+    shift = {0: 3.0, 5: 0.02, 7: -0.3}  # nats, of three of the twenty tokens
+    flat = iter(range(20))
+    engine = tuple(tuple(value - shift.get(next(flat), 0.0) for value in row) for row in exact)
+    metrics = trainer.step(replace(batch, engine_logprobs=engine))
+    assert metrics["mismatch/above_0.001"] == pytest.approx(3 / 20)
+    assert metrics["mismatch/above_0.01"] == pytest.approx(3 / 20)
+    assert metrics["mismatch/above_0.1"] == pytest.approx(2 / 20)
+    assert metrics["mismatch/above_1"] == pytest.approx(1 / 20)
+    assert metrics["correction/masked"] == pytest.approx(1 / 20)  # e^3 is above 5
+    assert metrics["correction/truncated"] == 0
+    assert metrics["mismatch/max_abs_logratio"] == pytest.approx(3, abs=1e-4)
+
+
+def test_process_supervision_of_equal_steps_is_the_advantage_itself(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy)
+    batch = make_batch(trainer)
+    spread = tuple((a,) * len(c) for a, c in zip(batch.advantages, batch.completions, strict=True))
+    a, b = gradient(trainer, batch), gradient(trainer, replace(batch, advantages=spread))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    late = tuple((0.0,) * (len(c) - 1) + (1.0,) for c in batch.completions)
+    c = gradient(trainer, replace(batch, advantages=late))
+    assert any(not torch.allclose(a[name], c[name]) for name in a)
+
+
+@pytest.mark.parametrize("pad_id", [1, 2])
+def test_the_end_token_is_trained_also_where_it_is_the_pad_token(tiny_policy: Path, pad_id: int):
+    """Id 1 ends every completion; packing goes by positions, never by ids."""
+    config = GRPOConfig(learning_rate=1e-2, optimizer=OptimizerConfig(grad_clip=1e9))
+    trainer = PolicyTrainer(tiny_policy, config, dtype="float32", temperature=1.0, pad_id=pad_id)
+    reference = PolicyTrainer(tiny_policy, config, dtype="float32", temperature=1.0, pad_id=77)
+    batch = make_batch(trainer)
+    assert trainer._micro_batches(batch)[0].targets().tolist().count(1) == 4
+    a, b = gradient(trainer, batch), gradient(reference, batch)
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-4)
+    cut = replace(
+        batch,
+        completions=tuple(c[:-1] for c in batch.completions),
+        engine_logprobs=tuple(e[:-1] for e in batch.engine_logprobs),
+    )
+    assert any(not torch.allclose(a[name], g, atol=1e-3) for name, g in gradient(reference, cut).items())
+
+
+def test_a_loss_that_is_no_number_in_a_later_micro_batch_stops_before_the_optimizer(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy, micro_batch_tokens=8)
+    before = {n: p.clone() for n, p in trainer.model.named_parameters()}
+    with pytest.raises(TrainingDiverged, match="the loss is nan.*the optimizer did not step"):
+        trainer.step(make_batch(trainer, (1.0, -1.0, 0.5, float("nan"))))
+    assert all(torch.equal(before[n], p) for n, p in trainer.model.named_parameters())
+    assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_under_every_algorithm_the_better_answers_become_likelier(tiny_policy: Path, algorithm: str):
+    trainer = make_trainer(tiny_policy, learning_rate=1e-3, algorithm=algorithm, kl=ALGORITHMS[algorithm].get("kl", {}))
+    batch = make_batch(trainer, (1.0, -1.0, 1.0, -1.0))
+    batch = replace(batch, mini_batches=(0, 0, 1, 1) if trainer.config.mini_batches > 1 else ())
+    sequences = [[*p, *c] for p, c in zip(batch.prompts, batch.completions, strict=True)]
+    before = [sum(row) for row in trainer.probe(sequences).expected]
+    for _ in range(3):
+        metrics = trainer.step(batch)
+    after = [sum(row) for row in trainer.probe(sequences).expected]
+    assert after[0] - before[0] > after[1] - before[1]
+    assert after[2] - before[2] > after[3] - before[3]
+    assert after[0] > before[0]
+    assert undocumented(metrics) == []
+
+
+def test_every_number_of_a_step_is_documented(tiny_policy: Path):
+    trainer = make_trainer(tiny_policy, entropy=EntropyConfig(coef=0.1), correction=CorrectionConfig(kind="tis"))
+    assert undocumented(trainer.step(make_batch(trainer))) == []

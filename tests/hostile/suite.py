@@ -31,7 +31,7 @@ from assay.errors import AssayError, DataError, EnvironmentProblem, InfraFailure
 from assay.types import Message, RewardResult, Task, Verdict
 from rewards import languages
 from rewards.config import RewardsConfig, SandboxConfig
-from rewards.sandbox.base import MIB, Isolation, Job, KilledBy, Limits, RunResult, Sandbox
+from rewards.sandbox.base import MIB, PYTHON_FLAGS, Isolation, Job, KilledBy, Limits, RunResult, Sandbox
 from rewards.sandbox.local import LocalSandbox
 from rewards.scorer import Scorer
 from rewards.verifiers import VERIFIERS
@@ -338,7 +338,7 @@ def _names(run: Run) -> str:
 
 def _python_job(sandbox: Any, program: str, **rest: Any) -> Job:
     python = getattr(sandbox, "python", None) or languages.interpreter()
-    return Job(argv=(python, "-I", "-S", "main.py"), files={"main.py": program.encode()}, **rest)
+    return Job(argv=(python, *PYTHON_FLAGS, "main.py"), files={"main.py": program.encode()}, **rest)
 
 
 def _box(run: Run, sandbox: Watched) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from assay.errors import EnvironmentProblem, InfraFailure
-from rewards.sandbox.base import MIB, Job, Limits
+from rewards.sandbox.base import MIB, PYTHON_FLAGS, Job, Limits
 from rewards.sandbox.docker import IMAGE, OWNER, DockerSandbox, connect, owner, remove_orphans
 
 pytestmark = pytest.mark.docker
@@ -52,7 +52,7 @@ def eventually(true: Callable[[], bool], within_s: float = 15.0) -> bool:
 
 
 def python(code: str, **rest: Any) -> Job:
-    return Job(argv=("/usr/bin/python3", "-I", "-S", "main.py"), files={"main.py": code.encode()}, **rest)
+    return Job(argv=("/usr/bin/python3", *PYTHON_FLAGS, "main.py"), files={"main.py": code.encode()}, **rest)
 
 
 def test_it_says_what_stands_around_a_run(box: DockerSandbox):

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from assay.errors import EnvironmentProblem
 from assay.types import Task, Verdict
 from rewards.config import RewardsConfig
 from rewards.reward_check import as_group
 from rewards.sandbox.base import Job, RunResult
+from rewards.sandbox.docker import IMAGE, DockerSandbox, connect
 from rewards.sandbox.local import LocalSandbox
 from rewards.scorer import Scorer
 
@@ -24,26 +26,45 @@ SHARE = 0.3
 PROGRAMS = 40
 
 
-class Sabotaged(LocalSandbox):
-    """Kills its own supervisor in the middle of a share of runs, as the kernel's out-of-memory killer would."""
+class Sabotaged:
+    """A sandbox that is killed in the middle of a share of its runs, as the kernel's out-of-memory killer would."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._random = random.Random(seed)
+    def __init__(self, inner: LocalSandbox | DockerSandbox, seed: int) -> None:
+        self._inner, self._random = inner, random.Random(seed)
         self.killed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
     def run(self, job: Job) -> RunResult:
         if self._random.random() >= SHARE:
-            return super().run(job)
-        assert self.isolation and self._supervisor is not None
-        victim = self._supervisor.pid
-        timer = threading.Timer(0.002 + 0.01 * self._random.random(), os.kill, (victim, signal.SIGKILL))
+            return self._inner.run(job)
+        assert self._inner.isolation
+        timer = threading.Timer(0.002 + 0.01 * self._random.random(), *self._weapon())
         timer.start()
         self.killed += 1
         try:
-            return super().run(job)
+            return self._inner.run(job)
         finally:
             timer.join()
+
+    def _weapon(self) -> tuple[Any, tuple[Any, ...]]:
+        if isinstance(self._inner, DockerSandbox):
+            return connect().kill, (self._inner._container,)
+        assert self._inner._supervisor is not None
+        return os.kill, (self._inner._supervisor.pid, signal.SIGKILL)
+
+
+def sandbox_of(tier: str) -> LocalSandbox | DockerSandbox:
+    """One of the tier, or the test is skipped with the reason."""
+    if tier == "local":
+        return LocalSandbox()
+    sandbox = DockerSandbox(os.environ.get("ASSAY_SANDBOX_IMAGE", IMAGE))
+    try:
+        assert sandbox.isolation
+    except EnvironmentProblem as problem:
+        pytest.skip(str(problem))
+    return sandbox
 
 
 def programs() -> list[str]:
@@ -55,7 +76,7 @@ def programs() -> list[str]:
     ]
 
 
-def scored(task: Task, sandbox: LocalSandbox) -> list[Any]:
+def scored(task: Task, sandbox: Any) -> list[Any]:
     scorer = Scorer(RewardsConfig(), sandbox)
     try:
         return scorer.score_group(as_group(task, programs()))
@@ -63,11 +84,12 @@ def scored(task: Task, sandbox: LocalSandbox) -> list[Any]:
         scorer.close()
 
 
-def test_rewards_are_those_of_a_quiet_run_or_none(function_task):
+@pytest.mark.parametrize("tier", ["local", pytest.param("docker", marks=pytest.mark.docker)])
+def test_rewards_are_those_of_a_quiet_run_or_none(function_task, tier: str):
     task = function_task("python", {"x": "int"}, "int", [([1], 2), ([5], 6)])
-    quiet = scored(task, LocalSandbox())
+    quiet = scored(task, sandbox_of(tier))
     assert [r.verdict for r in quiet[:4]] == [Verdict.AC, Verdict.WA, Verdict.RE, Verdict.WA]
-    sandbox = Sabotaged(seed=1)
+    sandbox = Sabotaged(sandbox_of(tier), seed=1)
     loud = scored(task, sandbox)
     assert sandbox.killed > 0.2 * PROGRAMS
     given = [(a.reward, a.verdict) for a, b in zip(quiet, loud, strict=True) if b.reward is not None]

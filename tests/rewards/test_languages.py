@@ -132,7 +132,7 @@ def test_flags_go_around_the_source_and_nowhere_else():
 def test_commands_are_filled_in():
     assert find("go").run_argv()[-1] == "./program" and find("go").run_argv()[0] == "/usr/bin/env"
     assert find("java").run_argv()[-2:] == ("program.jar", "Main")
-    assert find("python").run_argv(python="/usr/bin/python3") == ("/usr/bin/python3", "-I", "-S", "answer.py")
+    assert find("python").run_argv(python="/usr/bin/python3") == ("/usr/bin/python3", "-P", "-s", "-S", "answer.py")
     assert "{" not in " ".join(argument for row in ROWS for argument in (*row.compile_argv(), *row.run_argv()))
 
 

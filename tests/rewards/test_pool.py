@@ -92,3 +92,21 @@ def test_a_completion_the_engine_gave_up_is_the_engines_failure():
     scored = RewardPool([Worker()], RewardsConfig()).score([group("a", FinishReason.ABORT)])
     assert [r.verdict for r in scored[0].results] == [Verdict.INFRA, Verdict.WA]
     assert replace(scored[0].results[1]).reward == 0.0
+
+
+class Short:
+    """One answer too few: nobody knows which completion it leaves out."""
+
+    def score_group(self, group: RolloutGroup) -> list[RewardResult]:
+        return [make_result(1.0)]
+
+    def score(self, prompt_ids: Sequence[int], completions: Sequence[Sequence[int]]) -> list[float]:
+        return [0.5]
+
+
+def test_results_of_the_wrong_length_are_no_results():
+    with pytest.raises(InfraFailure, match="gave 1 results for the 2 completions of task 'a'") as caught:
+        RewardPool([Short()], RewardsConfig()).score([group("a")])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InfraFailure, match="reward model gave 1 scores for the 2 completions of task 'a'"):
+        RewardPool([Worker()], RewardsConfig(), Short()).score([group("a")])

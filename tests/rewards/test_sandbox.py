@@ -15,7 +15,7 @@ import pytest
 from assay.errors import EnvironmentProblem, InfraFailure
 from rewards.languages import interpreter
 from rewards.probe import probe
-from rewards.sandbox.base import MIB, Isolation, Job, KilledBy, Limits, RunResult
+from rewards.sandbox.base import MIB, PYTHON_FLAGS, Isolation, Job, KilledBy, Limits, RunResult
 from rewards.sandbox.fake import FakeSandbox, ended
 from rewards.sandbox.local import LocalSandbox
 
@@ -27,7 +27,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def python(code: str, **rest) -> Job:
     rest = {"limits": TEST_LIMITS, **rest}
-    return Job(argv=(interpreter(), "-I", "-S", "main.py"), files={"main.py": code.encode()}, **rest)
+    return Job(argv=(interpreter(), *PYTHON_FLAGS, "main.py"), files={"main.py": code.encode()}, **rest)
 
 
 def test_a_run_reports_output_status_and_cost(sandbox, nothing_left):
@@ -247,10 +247,10 @@ def test_overhead_of_a_box_is_milliseconds(sandbox):
 
 WEAK = """
 from rewards.sandbox.local import LocalSandbox
-from rewards.sandbox.base import Job, Limits
+from rewards.sandbox.base import PYTHON_FLAGS, Job, Limits
 with LocalSandbox("weak") as sandbox:
     code = b"import os, time\\nif os.fork() == 0:\\n  os.setsid()\\n  time.sleep(60)\\nprint(1)"
-    run = sandbox.run(Job(argv=("/usr/bin/python3", "-I", "-S", "m.py"), files={"m.py": code}))
+    run = sandbox.run(Job(argv=("/usr/bin/python3", *PYTHON_FLAGS, "m.py"), files={"m.py": code}))
     print(run.stdout, run.exit_code, run.isolation, len(run.isolation.remarks))
     print(sandbox.run(Job(argv=("/bin/sleep", "9"), limits=Limits(wall_s=0.2))).killed_by)
 """

@@ -175,6 +175,25 @@ def test_the_mix_keeps_every_part_whatever_trains(mode, rewards):
     assert [r.verdict is Verdict.INFRA for r in combined] == [reward is None for reward in rewards]
 
 
+def test_signals_of_one_spread_before_they_are_mixed_by_hand():
+    # compiler 1 0 0: mean 1/3, deviation sqrt(1/3); rm 0.9 0.8 0.7: mean 0.8, deviation 0.1; the fourth has no score
+    results = [result_of(1.0), result_of(0.0), result_of(0.0), result_of(1.0), result_of(None)]
+    weights = MixWeights(compiler=0.75, rm=0.25, normalise=True)
+    combined = combine(results, [0.9, 0.8, 0.7, None, 0.5], "mix", weights)
+    compiler = [2 / 3**0.5, -1 / 3**0.5, -1 / 3**0.5]
+    assert [r.reward for r in combined[:3]] == pytest.approx(
+        [0.75 * c + 0.25 * m for c, m in zip(compiler, [1, 0, -1], strict=True)]
+    )
+    assert [r.reward for r in combined[3:]] == [None, None]
+    assert combined[0].parts == {"compiler": 1.0, "rm": 0.9}  # recorded as they were
+    # where the tests say the same of all, the reward model decides alone
+    alike = combine([result_of(1.0)] * 3, [0.9, 0.8, 0.7], "mix", weights)
+    assert [r.reward for r in alike] == pytest.approx([0.25, 0.0, -0.25])
+    shifted = combine(results[:3], [0.09, 0.08, 0.07], "mix", weights)  # another scale is no other reward
+    assert [r.reward for r in shifted] == pytest.approx([r.reward for r in combined[:3]])
+    assert [r.reward for r in combine(results[:3], [0.9, 0.8, 0.7], "rm", weights)] == [0.9, 0.8, 0.7]
+
+
 def test_the_mix_wants_a_score_per_result():
     with pytest.raises(ValueError, match="1 results but 2"):
         combine([result_of(1.0)], [None, None], "compiler", MixWeights())
@@ -188,6 +207,7 @@ async def later(completions, **columns): return [0.5] * len(completions)
 def sparse(completions, **columns): return [None, float("nan"), "x", 1][:len(completions)]
 def short(completions, **columns): return []
 def broken(completions, **columns): raise KeyError("oops")
+def steps(completions, **columns): return [[(0, 1.0), (1, 0.5)], [], [(0, "x")], [(0, float("nan"))]][:len(completions)]
 """
 
 
@@ -211,6 +231,12 @@ def test_a_reward_function_that_fails_is_never_a_zero(tmp_path):
         assert [r.verdict for r in results] == [Verdict.INFRA] * 2 and words in results[0].detail
     with pytest.raises(DataError, match="no function 'absent'"):
         custom(tmp_path, "absent", "a")
+
+
+def test_pairs_of_a_custom_function_are_the_rewards_of_steps(tmp_path):
+    good, *bad = custom(tmp_path, "steps", "a", "b", "c", "d")
+    assert (good.steps, good.reward, good.verdict) == (((0, 1.0), (1, 0.5)), 0.75, Verdict.AC)
+    assert [(r.steps, r.verdict) for r in bad] == [((), Verdict.INFRA)] * 3
 
 
 @pytest.mark.sandbox

@@ -17,7 +17,7 @@ from rewards.verifiers.base import Judged
 from rewards.verifiers.harness_row import macros
 from rewards.verifiers.harnesses import HARNESSES
 from rewards.verifiers.stdio import NOT_RUN
-from rewards.verifiers.unit_tests import UnitTestsVerifier, assemble, read
+from rewards.verifiers.unit_tests import UnitTestsVerifier, assemble, harness_of, read
 
 LIMITS = Limits(cpu_s=3, wall_s=15, memory_bytes=1024 * MIB)
 
@@ -603,3 +603,25 @@ def test_every_harness_fills_all_its_places(language):
     assert not unit.passed(f"{unit.head} 9 {unit.tail}\nand more\n".encode())
     assert unit.passed(f"x\n{unit.head} 9 {unit.tail}\n".encode())
     assert not unit.passed(f"x\n{other.head} 9 {other.tail}\n".encode())
+
+
+JAVA_MAIN = "public static void main(String[] a) { assert(Problem.f(1) == 2); } }"
+
+
+@pytest.mark.parametrize(
+    ("answer", "tests", "owner"),
+    [
+        ("class Problem { static int f(int x) { return x + 1; }", f"    {JAVA_MAIN}", "Problem"),
+        ("class Problem { static class Node { } static int f(int x) { return x + 1; }", JAVA_MAIN, "Problem"),
+        (
+            "class Problem { char c = '{'; String s = \"}{\"; // }\n static int f(int x) { return 2; }",
+            JAVA_MAIN,
+            "Problem",
+        ),
+        ("class Problem { static void main(String[] a) { } }", f"class Tests {{ {JAVA_MAIN}", "Tests"),
+        ("class Problem { } class Main { }", f"class Outer {{ static class In {{ {JAVA_MAIN} }}", "Outer.In"),
+    ],
+)
+def test_the_main_that_runs_is_the_one_of_the_tests(answer: str, tests: str, owner: str):
+    unit = assemble(find("java"), harness_of(find("java"), tests), "", answer, tests, name="7")
+    assert f"\n        {owner}.unit_main_7(arguments);" in unit.files["Main.java"]

@@ -38,6 +38,8 @@ SCRIPTS = {
         "import os, sys\nprint(__name__, sys.argv, sys.path, sorted(os.environ.items()), os.getcwd(), os.getpid(),"
         " os.getuid(), sorted(sys.flags), sys.stdout.encoding, sys.stdout.errors, __builtins__.__name__)"
     ),
+    "knows its interpreter": "import sys\nprint(sys.executable, sys.prefix, sys.flags, hash('as in every run'))",
+    "starts another": "import subprocess, sys\nprint(subprocess.check_output([sys.executable, '-c', 'print(6 * 7)']))",
     "finds none of ours": (
         "import sys\nprint([n for n in sys.modules if n.startswith('rewards')])\n"
         "try:\n    import rewards\nexcept ImportError as e:\n    print(e)"
@@ -76,6 +78,10 @@ def test_it_ends_the_same_way(box: LocalSandbox, name: str):
     assert warm.stdout == cold.stdout
     if name != "closes its output":  # where the complaint names a file object
         assert warm.stderr.decode() == cold.stderr.decode()
+
+
+def test_exit_is_there_as_in_an_interpreter_that_loads_site(box: LocalSandbox):
+    assert [run(box, f"{name}(3)", warm=True).exit_code for name in ("exit", "quit")] == [3, 3]
 
 
 def test_random_numbers_differ_between_runs(box: LocalSandbox):

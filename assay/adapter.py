@@ -1,0 +1,155 @@
+"""LoRA on a policy, through PEFT: what is adapted, the merged weights, the folder.
+
+    y = (W + alpha / rank * B A) x        W frozen, A and B trained, B = 0 at the start
+
+Fused experts [E, out, in] and the router are parameters rather than linear layers; PEFT adapts them by name
+(`target_parameters`), every expert with factors of its own. The head is never adapted. The frozen policy inside is
+the reference of the KL: no second copy is held. Importing this module imports neither torch nor peft.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from assay.config import Section
+from assay.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+Target = Literal["attention", "router", "experts"]
+
+#: what a target is called inside a decoder layer: linear layers by regular expression, parameters by the end of a
+#: name. Dense and shared experts are no target: PEFT 0.21 takes `gate_proj` of a mixture of experts for the fused ones.
+LAYERS: dict[Target, str] = {"attention": r".*\.self_attn\.\w*proj\w*"}
+PARAMETERS: dict[Target, tuple[str, ...]] = {
+    "router": ("mlp.gate.weight",),
+    "experts": ("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
+}
+NAME = "default"
+
+
+class LoraConfig(Section):
+    """Adapters in place of full training. Learning rates are wanted some ten times as large as without."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1, description="the update is scaled by alpha / rank")
+    targets: tuple[Target, ...] = Field(default=("attention", "router", "experts"), min_length=1)
+
+
+def adapted(model: PreTrainedModel, config: LoraConfig, *, sharded: bool = False) -> Any:
+    """`model` with adapters that change nothing yet, everything else frozen. The same weights each time.
+
+    Raises ConfigError where the model has nothing of what a target names, or where ranks are to shard it.
+    """
+    import torch
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+
+    if sharded:
+        raise ConfigError("policy.lora with FSDP2 is not supported: use replicated ranks, or leave policy.lora out")
+    names = [name for name, _ in model.named_parameters()]
+    parameters = [p for target in config.targets for p in PARAMETERS.get(target, ())]
+    layers = [LAYERS[target] for target in config.targets if target in LAYERS]
+    for target in config.targets:
+        if not any(_is_of(target, name) for name in names):
+            raise ConfigError(f"policy.lora.targets: {target}: a {type(model).__name__} has none; leave it out")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        settings = PeftConfig(
+            task_type="CAUSAL_LM",
+            r=config.rank,
+            lora_alpha=config.alpha,
+            target_modules="|".join(layers) or [],
+            target_parameters=parameters or None,
+        )
+        return get_peft_model(model, settings, adapter_name=NAME)
+
+
+def is_adapted(model: Any) -> bool:
+    return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
+
+
+def without_adapter(model: Any) -> AbstractContextManager[Any]:
+    """The policy as it was before any training, for the length of a block; a plain model stays as it is."""
+    return model.disable_adapter() if is_adapted(model) else nullcontext()
+
+
+def base_of(model: Any) -> PreTrainedModel:
+    """The transformers model inside, its layers wrapped by adapters or not."""
+    return model.get_base_model() if is_adapted(model) else model
+
+
+def merged_state(model: Any) -> dict[str, Tensor]:
+    """State dict of the plain model with W + alpha/rank B A in place of W. The live model is left alone."""
+    base = base_of(model)
+    if not is_adapted(model):
+        return dict(base.state_dict())
+    adapters = {}
+    for name, module in base.named_modules():
+        if hasattr(module, "get_delta_weight") and NAME in module.lora_A:
+            adapters[f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
+    state = {}
+    for name, tensor in base.state_dict().items():
+        if ".lora_" not in name:
+            adapter = adapters.get(_plain(name))
+            state[_plain(name)] = tensor if adapter is None else tensor + adapter.get_delta_weight(NAME).detach()
+    return state
+
+
+def save_weights(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:
+    """`folder/model`: a Hugging Face folder of `state`, merged and whole. `folder/adapter`: PEFT's own folder, where
+    the model is adapted; `peft.PeftModel.from_pretrained(policy, folder / "adapter")` reads it.
+    """
+    base_of(model).save_pretrained(str(folder / "model"), state_dict=dict(state))
+    if is_adapted(model):
+        model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+
+
+def restore_weights(model: Any, folder: Path) -> None:
+    """Take up what `save_weights` left. Raises CheckpointError where that was another architecture or adapter."""
+    if is_adapted(model):
+        return _load_adapter(model, folder / "adapter")
+    from assay.policy import load_policy
+    from assay.sharded import load_model_state
+
+    saved = load_policy(folder / "model", str(next(model.parameters()).dtype).removeprefix("torch."))
+    try:
+        load_model_state(model, saved.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: another architecture: {' '.join(str(error).split())[:300]}") from None
+
+
+def _load_adapter(model: Any, folder: Path) -> None:
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError):
+        raise CheckpointError(
+            f"{folder}: no adapter can be read there; was this run trained without policy.lora?"
+        ) from None
+    own = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    if own != {name: tensor.shape for name, tensor in state.items()}:
+        raise CheckpointError(f"{folder}: an adapter of another rank or other targets; use the policy.lora it had")
+    set_peft_model_state_dict(model, state)
+
+
+def _is_of(target: Target, parameter: str) -> bool:
+    if target in PARAMETERS:
+        return parameter.endswith(PARAMETERS[target])
+    return re.fullmatch(LAYERS[target], parameter.removesuffix(".weight")) is not None
+
+
+def _plain(name: str) -> str:
+    """A name inside the adapted model as it is in the plain one: wrappers hold what they wrap as `base_layer`."""
+    return name.replace(".base_layer", "")

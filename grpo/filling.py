@@ -1,0 +1,35 @@
+"""Dynamic sampling, DAPO (arXiv 2503.14476) section 3.2: groups with nothing to learn from are replaced by others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from assay.errors import InfraFailure, TrainingDiverged
+from assay.types import ScoredGroup
+from grpo.batch import is_flat, rewards_of
+from grpo.config import GRPOConfig
+
+
+def fill(scored: list[ScoredGroup], draw: Callable[[int, int], list[ScoredGroup]], config: GRPOConfig) -> int:
+    """Append to `scored` what `draw(prompts, again)` gives until enough groups of it teach something.
+
+    Each further batch asks for as many prompts as are missing, at most `max_generation_batches` times in all; after
+    that the step makes do with what there is. Flat and failed groups stay in `scored`, to be counted and recorded.
+    The first batch failing as a whole stops the run; a later one, which may be a single group, is one try less.
+    Returns the number of batches drawn.
+    """
+    missing, batches = config.prompts_per_step, 0
+    while missing and batches < config.max_generation_batches:
+        batches += 1
+        try:
+            new = draw(missing, batches - 1)
+        except InfraFailure:
+            if batches == 1:
+                raise
+            continue
+        scored += new
+        try:
+            missing -= sum(not is_flat(group) and any(r is not None for r in rewards_of(group)) for group in new)
+        except TrainingDiverged:  # a reward that is no number: the step will say so, with the batch
+            break
+    return batches

@@ -1,0 +1,65 @@
+"""Scored groups to a file and back, whole: what a step was made of, to look at it or to run it again.
+
+One JSON object per group and line. Numbers that are none are written as NaN and Infinity, which Python reads back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from assay.jsonl import read_rows
+from assay.lineage import write_atomically
+from assay.types import Completion, FinishReason, RewardResult, RolloutGroup, ScoredGroup, TestVerdict, Verdict
+from rollouts.tasks import FORMATS, to_row
+
+COMPLETION = ("token_ids", "logprobs", "text", "finish_reason", "policy_version")
+
+
+def write_groups(scored: Sequence[ScoredGroup], path: Path) -> None:
+    """What the trainer's batch is made from: tokens, the engine's log-probabilities, results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "".join(json.dumps(_row(group)) + "\n" for group in scored))
+
+
+def read_groups(path: Path) -> list[ScoredGroup]:
+    """What `write_groups` wrote."""
+    return [_group(row) for row, _ in read_rows(path)]
+
+
+def _row(scored: ScoredGroup) -> dict[str, Any]:
+    return {
+        "task": to_row(scored.group.task),
+        "prompt_ids": scored.group.prompt_ids,
+        "completions": [{name: getattr(c, name) for name in COMPLETION} for c in scored.group.completions],
+        "results": [asdict(r) for r in scored.results],
+    }
+
+
+def _group(row: Mapping[str, Any]) -> ScoredGroup:
+    group = RolloutGroup(
+        task=FORMATS["assay"](row["task"]),
+        prompt_ids=tuple(row["prompt_ids"]),
+        completions=tuple(_completion(c) for c in row["completions"]),
+    )
+    return ScoredGroup(group=group, results=tuple(_result(r) for r in row["results"]))
+
+
+def _completion(row: Mapping[str, Any]) -> Completion:
+    oldest, newest = row["policy_version"]
+    return Completion(
+        token_ids=tuple(row["token_ids"]),
+        logprobs=tuple(row["logprobs"]),
+        text=row["text"],
+        finish_reason=FinishReason(row["finish_reason"]),
+        policy_version=(oldest, newest),
+    )
+
+
+def _result(row: Mapping[str, Any]) -> RewardResult:
+    tests = tuple(TestVerdict(**{**test, "verdict": Verdict(test["verdict"])}) for test in row["tests"])
+    steps = tuple((end, reward) for end, reward in row["steps"])
+    return RewardResult(**{**row, "verdict": Verdict(row["verdict"]), "tests": tests, "steps": steps})

@@ -1,0 +1,193 @@
+// Runs inside a box, once per test, with the answer's library beside it; what it reads and writes is described in
+// driver_javascript.js. The types of the arguments are those the answer's method declares.
+
+using System;
+using System.Collections;
+using System.Collections.Generic;
+using System.Globalization;
+using System.IO;
+using System.Linq;
+using System.Numerics;
+using System.Reflection;
+using System.Text;
+
+static class AssayDriver
+{
+    const BindingFlags Any = BindingFlags.Static | BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic
+        | BindingFlags.DeclaredOnly;
+    static string[] tokens;
+    static int at = 4;
+
+    static void Main()
+    {
+        tokens = new StreamReader(Console.OpenStandardInput(), Encoding.ASCII).ReadToEnd().Split('\n');
+        var channel = new FileStream("/proc/self/fd/3", FileMode.Open, FileAccess.Write);
+        string reply;
+        try
+        {
+            reply = "V" + Written(Call(), 0);
+        }
+        catch (TargetInvocationException error)
+        {
+            reply = "E" + Quoted(Cut(error.InnerException));
+        }
+        catch (Exception error)
+        {
+            reply = "E" + Quoted(Cut(error));
+        }
+        var data = Encoding.ASCII.GetBytes(tokens[0] + "\n" + reply);
+        channel.Write(data, 0, data.Length);
+        channel.Flush();
+        Environment.Exit(0);
+    }
+
+    static object Call()
+    {
+        int count = int.Parse(tokens[3]);
+        var method = Find(tokens[1], tokens[2], count);
+        var values = method.GetParameters().Select(parameter => Read(parameter.ParameterType)).ToArray();
+        var owner = method.IsStatic ? null : Activator.CreateInstance(method.DeclaringType, true);
+        return method.ReturnType == typeof(void) ? new object() : method.Invoke(owner, values);
+    }
+
+    static MethodInfo Find(string file, string entry, int count)
+    {
+        var methods = Assembly.LoadFrom(Path.GetFullPath(file)).GetTypes().SelectMany(type => type.GetMethods(Any));
+        var fitting = methods.Where(one => one.Name == entry && one.GetParameters().Length == count && !one.IsAbstract);
+        var found = fitting.OrderBy(one => one.IsStatic ? 0 : 1).FirstOrDefault();
+        if (found == null) throw new MissingMethodException("no class has a method " + entry + " of " + count + " parameters");
+        return found;
+    }
+
+    static string Next(char tag)
+    {
+        var token = tokens[at++];
+        if (token[0] != tag) throw new ArgumentException("an argument is not of the type its parameter declares");
+        return token.Substring(1);
+    }
+
+    static object Read(Type type)
+    {
+        var inside = Nullable.GetUnderlyingType(type);
+        if (tokens[at] == "n" && (inside != null || !type.IsValueType))
+        {
+            at++;
+            return null;
+        }
+        if (inside != null) return Read(inside);
+        if (type == typeof(bool)) return Next('b') == "1";
+        if (type == typeof(string)) return Text();
+        if (type == typeof(double)) return Number();
+        if (type == typeof(float)) return (float)Number();
+        if (type == typeof(BigInteger)) return BigInteger.Parse(Next('i'), CultureInfo.InvariantCulture);
+        if (type.IsPrimitive && type != typeof(char))
+            return Convert.ChangeType(long.Parse(Next('i'), CultureInfo.InvariantCulture), type, CultureInfo.InvariantCulture);
+        if (type.IsArray) return Filled(type.GetElementType(), true);
+        if (type.IsGenericType)
+        {
+            var parts = type.GetGenericArguments();
+            if (parts.Length == 1 && type.IsAssignableFrom(typeof(List<>).MakeGenericType(parts)))
+                return Filled(parts[0], false);
+            if (parts.Length == 2 && type.IsAssignableFrom(typeof(Dictionary<,>).MakeGenericType(parts)))
+                return Map(parts);
+        }
+        throw new ArgumentException("no argument can be a " + type.Name);
+    }
+
+    static double Number()
+    {
+        return BitConverter.Int64BitsToDouble((long)ulong.Parse(Next('f'), NumberStyles.HexNumber));
+    }
+
+    static string Text()
+    {
+        var hex = Next('s');
+        var bytes = new byte[hex.Length / 2];
+        for (int i = 0; i < bytes.Length; i++) bytes[i] = Convert.ToByte(hex.Substring(2 * i, 2), 16);
+        return Encoding.UTF8.GetString(bytes);
+    }
+
+    static object Filled(Type part, bool array)
+    {
+        var list = (IList)Activator.CreateInstance(typeof(List<>).MakeGenericType(part));
+        for (int left = int.Parse(Next('l')); left > 0; left--) list.Add(Read(part));
+        if (!array) return list;
+        var values = Array.CreateInstance(part, list.Count);
+        list.CopyTo(values, 0);
+        return values;
+    }
+
+    static object Map(Type[] parts)
+    {
+        var map = (IDictionary)Activator.CreateInstance(typeof(Dictionary<,>).MakeGenericType(parts));
+        for (int left = int.Parse(Next('d')); left > 0; left--)
+        {
+            var key = Text();
+            map.Add(key, Read(parts[1]));
+        }
+        return map;
+    }
+
+    static string Written(object value, int depth)
+    {
+        if (depth > 200) return "[\"O\",\"too deep\"]";
+        if (value == null) return "[\"N\"]";
+        var type = value.GetType();
+        if (type == typeof(bool)) return (bool)value ? "[\"b\",1]" : "[\"b\",0]";
+        if (type == typeof(string)) return "[\"s\"," + Quoted((string)value) + "]";
+        if (type == typeof(double) || type == typeof(float))
+        {
+            var bits = BitConverter.DoubleToInt64Bits(type == typeof(float) ? (double)(float)value : (double)value);
+            return "[\"D\",\"" + bits.ToString("x16") + "\"]";
+        }
+        if ((type.IsPrimitive && type != typeof(char)) || type == typeof(BigInteger)) return Whole(value, type);
+        bool library = type.IsArray || type.Assembly == typeof(List<>).Assembly; // no class of the answer's own
+        if (library && value is IDictionary)
+        {
+            var pairs = new List<string>();
+            foreach (DictionaryEntry pair in (IDictionary)value)
+                pairs.Add("[" + Written(pair.Key, depth + 1) + "," + Written(pair.Value, depth + 1) + "]");
+            return "[\"d\",[" + string.Join(",", pairs) + "]]";
+        }
+        if (library && value is IList)
+        {
+            var items = new List<string>();
+            foreach (var item in (IList)value) items.Add(Written(item, depth + 1));
+            return "[\"l\",[" + string.Join(",", items) + "]]";
+        }
+        return "[\"O\",\"an object\"]";
+    }
+
+    static string Whole(object value, Type type)
+    {
+        var whole = type == typeof(BigInteger) ? (BigInteger)value
+            : BigInteger.Parse(Convert.ToString(value, CultureInfo.InvariantCulture), CultureInfo.InvariantCulture);
+        var digits = BigInteger.Abs(whole).ToString("x").TrimStart('0');
+        return "[\"i\",\"" + (whole.Sign < 0 ? "-" : "") + (digits == "" ? "0" : digits) + "\"]";
+    }
+
+    static string Cut(Exception error)
+    {
+        string text;
+        try
+        {
+            text = error.GetType().Name + ": " + error.Message;
+        }
+        catch (Exception)
+        {
+            text = "an exception";
+        }
+        return text.Substring(0, Math.Min(500, text.Length));
+    }
+
+    static string Quoted(string text)
+    {
+        var result = new StringBuilder("\"");
+        foreach (char unit in text)
+        {
+            if (unit >= ' ' && unit < 127 && unit != '"' && unit != '\\') result.Append(unit);
+            else result.Append("\\u" + ((int)unit).ToString("x4"));
+        }
+        return result.Append('"').ToString();
+    }
+}

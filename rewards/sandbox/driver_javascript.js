@@ -1,0 +1,105 @@
+// Runs inside a box, once per test: loads the answer, calls one of its functions, writes what it returned.
+//
+// Standard input, one token a line: a mark, the answer's file, the function, how many arguments, the arguments in the
+// form of rewards/drivers_types.py. To descriptor 3 go the mark and V with the value in the notation of
+// rewards/values.py, E with an exception or C with a syntax error. There is no expected value here.
+(() => {
+  const fs = require("fs"), vm = require("vm");
+  const { apply, ownKeys, getPrototypeOf } = Reflect, { isArray } = Array, { is } = Object, { isSafeInteger } = Number;
+  const big = BigInt, code = String.prototype.charCodeAt, digits = Number.prototype.toString, name = String;
+  const bigDigits = BigInt.prototype.toString, entries = Map.prototype.forEach;
+  const [anObject, anArray, aMap] = [Object.prototype, Array.prototype, Map.prototype];
+  const view = new DataView(new ArrayBuffer(8)), setFloat = view.setFloat64.bind(view), word = view.getUint32.bind(view);
+  const write = fs.writeSync, leave = process.reallyExit.bind(process), bytes = Buffer.from;
+
+  const tokens = fs.readFileSync(0, "latin1").split("\n");
+  let at = 4;
+  const read = () => {
+    const token = tokens[at++], rest = token.slice(1);
+    if (token[0] === "n") return null;
+    if (token[0] === "b") return rest === "1";
+    if (token[0] === "i") return Number(rest);
+    if (token[0] === "f") return Buffer.from(rest, "hex").readDoubleBE(0);
+    if (token[0] === "s") return Buffer.from(rest, "hex").toString("utf8");
+    if (token[0] === "l") return Array.from({ length: Number(rest) }, read);
+    const value = {};
+    for (let left = Number(rest); left > 0; left--) {
+      const key = read();
+      Object.defineProperty(value, key, { value: read(), writable: true, enumerable: true, configurable: true });
+    }
+    return value;
+  };
+  const [mark, file, entry] = tokens, values = Array.from({ length: Number(tokens[3]) }, read);
+
+  const hex = (number, width) => {
+    let text = apply(digits, number, [16]);
+    while (text.length < width) text = "0" + text;
+    return text;
+  };
+  const quoted = (text) => {
+    let out = '"';
+    for (let i = 0; i < text.length; i++) {
+      const unit = apply(code, text, [i]);
+      const plain = unit >= 32 && unit < 127 && unit !== 34 && unit !== 92;
+      out += plain ? text[i] : "\\u" + hex(unit, 4);
+    }
+    return out + '"';
+  };
+  const number = (value) => {
+    if (isSafeInteger(value) && !is(value, -0)) return `["i","${apply(bigDigits, big(value), [16])}"]`;
+    setFloat(0, value);
+    return `["D","${hex(word(0), 8)}${hex(word(4), 8)}"]`;
+  };
+  const encoded = (value, depth) => {
+    if (depth > 200) throw new RangeError("the value is too deeply nested to report");
+    if (value === null) return '["N"]';
+    const kind = typeof value;
+    if (kind === "number") return number(value);
+    if (kind === "boolean") return value ? '["b",1]' : '["b",0]';
+    if (kind === "string") return `["s",${quoted(value)}]`;
+    if (kind !== "object") return `["O","${kind}"]`;
+    const prototype = getPrototypeOf(value);
+    let out = "";
+    if (isArray(value) && prototype === anArray) {
+      for (let i = 0; i < value.length; i++) out += (i ? "," : "") + encoded(value[i], depth + 1);
+      return `["l",[${out}]]`;
+    }
+    const pair = (key, item) => { out += `${out ? "," : ""}[${encoded(key, depth + 1)},${encoded(item, depth + 1)}]`; };
+    if (prototype === aMap) apply(entries, value, [(item, key) => pair(key, item)]);
+    else if (prototype === anObject || prototype === null) {
+      const keys = ownKeys(value);
+      for (let i = 0; i < keys.length; i++) pair(keys[i], value[keys[i]]);
+    } else return '["O","an object"]';
+    return `["d",[${out}]]`;
+  };
+  const say = (kind, text) => {
+    const data = bytes(`${mark}\n${kind}${text}`, "latin1");
+    for (let done = 0; done < data.length;) done += write(3, data, done);
+    leave(0);
+  };
+  const failed = (kind, error) => {
+    let text = "an exception";
+    try { text = error instanceof Error ? `${error.name}: ${error.message}` : name(error); } catch { /* theirs */ }
+    say(kind, quoted(text.slice(0, 500)));
+  };
+
+  const module = { exports: {} };
+  const globals = { require, module, exports: module.exports, __filename: file, __dirname };
+  for (const key of Object.keys(globals)) globalThis[key] = globals[key];
+  const find = new vm.Script(`typeof ${entry} === "function" ? ${entry} : undefined`);
+  let script;
+  try {
+    script = new vm.Script(fs.readFileSync(file, "utf8"), { filename: file });
+  } catch (error) {
+    failed("C", error);
+  }
+  try {
+    script.runInThisContext();
+    const own = find.runInThisContext() ?? module.exports[entry];
+    const call = typeof own !== "function" && typeof module.exports === "function" ? module.exports : own;
+    if (typeof call !== "function") throw new ReferenceError(`there is no function ${entry}`);
+    say("V", encoded(apply(call, undefined, values), 0));
+  } catch (error) {
+    failed("E", error);
+  }
+})();

@@ -1,0 +1,103 @@
+<?php
+// Runs inside a box, once per test; what it reads and writes is described in driver_javascript.js.
+// The answer is required at the top level, where its variables are global; an answer cannot redeclare what this calls.
+namespace assay_driver;
+
+final class Driver
+{
+    private array $tokens;
+    private int $at = 4;
+    public string $file;
+    public string $entry;
+    private string $mark;
+    private $channel;
+    public array $values = [];
+
+    public function __construct()
+    {
+        $this->tokens = \explode("\n", \stream_get_contents(\STDIN));
+        \fclose(\STDIN);
+        $this->channel = \fopen('php://fd/3', 'wb');
+        [$this->mark, $this->file, $this->entry, $count] = $this->tokens;
+        for ($left = (int) $count; $left > 0; $left--) {
+            $this->values[] = $this->read();
+        }
+    }
+
+    private function read(): mixed
+    {
+        $token = $this->tokens[$this->at++];
+        $rest = \substr($token, 1);
+        switch ($token[0]) {
+            case 'n': return null;
+            case 'b': return $rest === '1';
+            case 'i': return (int) $rest;
+            case 'f': return \unpack('E', \hex2bin($rest))[1];
+            case 's': return \hex2bin($rest);
+        }
+        $value = [];
+        for ($left = (int) $rest; $left > 0; $left--) {
+            if ($token[0] === 'l') {
+                $value[] = $this->read();
+            } else {
+                $key = $this->read();
+                $value[$key] = $this->read();
+            }
+        }
+        return $value;
+    }
+
+    private function encoded(mixed $value, int $depth): string
+    {
+        if ($depth > 200) return '["O","too deep"]';
+        if ($value === null) return '["N"]';
+        if (\is_bool($value)) return $value ? '["b",1]' : '["b",0]';
+        if ($value === \PHP_INT_MIN) return '["i","-8000000000000000"]';
+        if (\is_int($value)) return '["i","' . ($value < 0 ? '-' . \dechex(-$value) : \dechex($value)) . '"]';
+        if (\is_float($value)) return '["D","' . \bin2hex(\pack('E', $value)) . '"]';
+        if (\is_string($value)) return '["u","' . \bin2hex($value) . '"]';
+        if (!\is_array($value)) return '["O","' . \gettype($value) . '"]';
+        $list = \array_is_list($value);
+        $parts = [];
+        foreach ($value as $key => $item) {
+            $text = $this->encoded($item, $depth + 1);
+            $parts[] = $list ? $text : '[["u","' . \bin2hex((string) $key) . '"],' . $text . ']';
+        }
+        return ($list ? '["l",[' : '["d",[') . \implode(',', $parts) . ']]';
+    }
+
+    private function say(string $kind, string $text): never
+    {
+        $data = $this->mark . "\n" . $kind . $text;
+        while ($data !== '' && ($done = \fwrite($this->channel, $data)) > 0) {
+            $data = \substr($data, $done);
+        }
+        \fclose($this->channel);
+        exit(0);
+    }
+
+    public function failed(\Throwable $error): never
+    {
+        $text = \get_class($error) . ': ' . $error->getMessage();
+        $text = \preg_replace('/[^ !#-\[\]-~]/', '?', \substr($text, 0, 500));
+        $this->say($error instanceof \ParseError ? 'C' : 'E', '"' . $text . '"');
+    }
+
+    public function call(): never
+    {
+        try {
+            $this->say('V', $this->encoded(('\\' . $this->entry)(...$this->values), 0));
+        } catch (\Throwable $error) {
+            $this->failed($error);
+        }
+    }
+}
+
+// In a function of its own the driver would be out of the answer's reach, and the answer's variables out of its functions'.
+$GLOBALS['assay_driver'] = new Driver();
+try {
+    require __DIR__ . '/' . $GLOBALS['assay_driver']->file;
+} catch (\Throwable $assay_error) {
+    $GLOBALS['assay_driver']->failed($assay_error);
+}
+$GLOBALS['assay_driver']->call();
