@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from assay.adapter import LoraConfig
 from assay.errors import ConfigError
 from assay.logprobs import completion_logprobs
 from assay.metrics import undocumented
@@ -46,10 +47,15 @@ def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return make_policy(request.param, tmp_path_factory.mktemp("policy"))
 
 
-def make_trainer(policy: Path, moe: MoEConfig = MoEConfig(), **settings: Any) -> PolicyTrainer:  # noqa: B008
+def make_trainer(
+    policy: Path,
+    moe: MoEConfig = MoEConfig(),  # noqa: B008
+    lora: LoraConfig | None = None,
+    **settings: Any,
+) -> PolicyTrainer:
     plain = {"learning_rate": 1e-2, "optimizer": OptimizerConfig(grad_clip=1e9), "kl": KLConfig(coef=0.1)}
     config = GRPOConfig(**{**plain, "moe": moe, **settings})
-    return PolicyTrainer(policy, config, dtype="float32", temperature=1.0, pad_id=2)
+    return PolicyTrainer(policy, config, dtype="float32", temperature=1.0, pad_id=2, lora=lora)
 
 
 def rollout(trainer: PolicyTrainer, strength: float = 0.05) -> RoutedBatch:
@@ -104,6 +110,20 @@ def test_replay_of_the_engines_choice_takes_the_mismatch_away(policy: Path) -> N
     assert with_replay["mismatch/k3"] < 1e-9 and with_replay["mismatch/max_abs_logratio"] < 1e-5
     assert 0 < with_replay["moe/agreement"] < 1
     assert undocumented(with_replay) == []
+    halves = replace(batch, mini_batches=(0, 0, 1, 1))
+    assert make_trainer(policy, MoEConfig(replay="r3")).step(halves)["mismatch/max_abs_logratio"] < 1e-5
+
+
+def test_an_adapted_policy_replays_too_and_its_reference_does_not(policy: Path) -> None:
+    """At the start an adapter changes nothing, so replay alone sets the policy apart from the reference inside it."""
+    lora = LoraConfig(rank=4, alpha=8)
+    batch = rollout(make_trainer(policy))
+    metrics = make_trainer(policy, MoEConfig(replay="r3"), lora=lora).step(batch)
+    assert metrics["mismatch/max_abs_logratio"] < 1e-5
+    assert metrics["kl/reference"] > 1e-4
+    assert make_trainer(policy, lora=lora).step(batch)["kl/reference"] < 1e-9
+    found = gradient(make_trainer(policy, MoEConfig(replay="r3"), lora=lora), batch)
+    assert any("mlp.gate" in name and "lora_B" in name and g.any() for name, g in found.items())
 
 
 def test_agreement_counts_token_layer_pairs(policy: Path) -> None:
@@ -115,9 +135,8 @@ def test_agreement_counts_token_layer_pairs(policy: Path) -> None:
     assert first is not None
     swapped = bytes(7 - e for e in first.ids[:1]) + first.ids[1:]  # one id of one pair becomes another expert
     pairs = sum(e.shape[0] * e.shape[1] for e in batch.experts if e is not None)
-    changed = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    changed["experts"] = (RoutedExperts(shape=first.shape, ids=swapped), *batch.experts[1:])
-    assert other.step(RoutedBatch(**changed))["moe/agreement"] == pytest.approx(1 - 1 / pairs, abs=1e-12)
+    changed = replace(batch, experts=(RoutedExperts(shape=first.shape, ids=swapped), *batch.experts[1:]))
+    assert other.step(changed)["moe/agreement"] == pytest.approx(1 - 1 / pairs, abs=1e-12)
     assert "moe/agreement" not in make_trainer(policy).step(without_experts(batch))
 
 
