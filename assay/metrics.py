@@ -96,6 +96,7 @@ METRICS: dict[str, Metric] = {
     "lag/max": Metric("versions", "age of the oldest completion trained on"),
     "moe/max_violation": Metric("1", "overload of the busiest expert"),
     "moe/dead_experts": Metric("experts", "experts that received no token"),
+    "moe/agreement": Metric("share", "routings on which engine and trainer agree"),
     "memory/resident_bytes": Metric("bytes", "most memory the trainer process ever held"),
 }
 

@@ -134,12 +134,15 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
 def load_policy(path: str | Path, dtype: Dtype = "float32", experts: Experts | None = None) -> PreTrainedModel:
     """The causal language model in a folder or on the hub, in `dtype`, with attention that respects packing.
 
-    Raises CheckpointError, in one line, where the folder is incomplete, of another architecture, or where names
-    or shapes of its weights are not those its configuration asks for.
+    Raises CheckpointError, in one line, where the folder is incomplete, of another architecture, where names or
+    shapes of its weights are not those its configuration asks for, or where a mixture of experts was loaded whose
+    gates, experts or attention scale compute something else (`assay.moe.check_moe`).
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+
+    from assay.moe import check_moe
 
     check_folder(path)
     try:
@@ -156,6 +159,7 @@ def load_policy(path: str | Path, dtype: Dtype = "float32", experts: Experts | N
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if info.get(what):
             raise CheckpointError(f"{path}: {what.replace('_keys', ' weights')}: {_some(info[what])}")
+    check_moe(model, str(path))
     model.config.use_cache = False
     return model
 

@@ -38,6 +38,17 @@ class MismatchConfig(Section):
     stop_above: float = Field(default=0.05, gt=0)
 
 
+class MoEConfig(Section):
+    """Routers of a mixture of experts. What DeepSeek-Coder-V2's alignment did with them is not published: all off.
+
+    `replay`: r3 routes the trainer as the engine did (arXiv 2510.11370), r2 as the trainer did before its first update
+    on the rollouts. On-policy, r3 brings nothing; off-policy, clipping and replay are both wanted (arXiv 2512.01374).
+    """
+
+    replay: Literal["off", "r2", "r3"] = "off"
+    aux_coef: float = Field(default=0.0, ge=0, description="of DeepSeek-V2's sequence-level balance loss; 0.001 there")
+
+
 class CorrectionConfig(Section):
     """What the engine's log-probabilities do to the loss. Rows and bands of `grpo.correction`."""
 
@@ -89,6 +100,7 @@ class GRPOConfig(Section):
     correction: CorrectionConfig = CorrectionConfig()
     entropy: EntropyConfig = EntropyConfig()
     mismatch: MismatchConfig = MismatchConfig()
+    moe: MoEConfig = MoEConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     drop_zero_variance_groups: bool = False
     max_generation_batches: int = Field(

@@ -25,6 +25,7 @@ from assay.adapter import LoraConfig, adapted, base_of, merged_state, restore_we
 from assay.checkpoint import load_state, save_state
 from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
+from assay.moe_replay import Route, Routers
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import Experts, load_policy, without_bars
@@ -81,6 +82,7 @@ class PolicyTrainer:
         model = load_policy(policy, dtype, experts)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
+        self.routers = Routers(model, config.moe.replay, config.moe.aux_coef)
         self.reference: PreTrainedModel | None = None
         if lora is not None:  # an adapted policy carries its reference inside
             model = adapted(model, lora, sharded=self.accelerator.is_fsdp2)
@@ -110,19 +112,23 @@ class PolicyTrainer:
             parts = [(part, self._micro_batches(part)) for part in batch.parts()]
             reference = [[self._reference_logprobs(m) for m in micro] for _, micro in parts]
             moves = self.config.updates_per_rollout * len(parts) > 1  # else pi_old is pi, and ratios are 1
-            old = [[self._logprobs(m) if moves else None for m in micro] for _, micro in parts]
+            routes = [[self.routers.route(m, getattr(part, "experts", None)) for m in micro] for part, micro in parts]
+            old = [
+                [self._logprobs(m, route) if moves else None for m, route in zip(micro, along, strict=True)]
+                for (_, micro), along in zip(parts, routes, strict=True)
+            ]
         metrics: dict[str, float] = {}
         for update in range(self.config.updates_per_rollout):
             sums, norm = Sums({}), 0.0
             with phase("update"):
-                for (part, micro), ref, prior in zip(parts, reference, old, strict=True):
+                for (part, micro), ref, prior, along in zip(parts, reference, old, routes, strict=True):
                     for i, m in enumerate(micro):
                         # ranks exchange gradients with the last micro-batch only; where they shard them, with each
                         waiting = i + 1 < len(micro) and not self.accelerator.is_fsdp2
-                        with self.accelerator.no_sync(self.model) if waiting else nullcontext():
+                        with self.accelerator.no_sync(self.model) if waiting else nullcontext(), along[i]:
                             self._backward(m, ref[i], prior[i], part, sums)
                     norm = self._apply(sums)
-            first = self._means(sums, batch, norm, len(parts))
+            first = self._means(sums, batch, norm, len(parts)) | self.routers.metrics(self.accelerator.reduce)
             metrics = first if update == 0 else {**first, **{k: metrics[k] for k in metrics if "mismatch" in k}}
         self.version += 1
         seek = self.config.entropy
@@ -132,7 +138,7 @@ class PolicyTrainer:
     def _micro_batches(self, batch: TrainBatch) -> list[PackedBatch]:
         """This rank's share of the rows, cut to what fits into one forward pass."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        only = with_gradient(batch, self.config)
+        only = None if self.config.moe.aux_coef else with_gradient(batch, self.config)  # all are routed
         packed = pack_completions(batch.prompts, batch.completions, pad_id=self.pad_id, only=only)
         share = packed.balanced(self.config.micro_batch_tokens, world)[rank::world]
         return [m.to(self.accelerator.device) for m in share]
@@ -159,16 +165,17 @@ class PolicyTrainer:
         tokens = known.tokens(logprobs, entropy)
         total, values = objective(tokens, self.config, bonus, batch.num_tokens)
         # DistributedDataParallel averages over ranks; the weights already divide by the global batch
-        self.accelerator.backward(total * self.accelerator.num_processes)
+        aux = self.routers.balance(len(batch.completions))
+        self.accelerator.backward((total + aux) * self.accelerator.num_processes)
         with torch.no_grad():
             differences, worst = disagreement(tokens)
-            sums.add(tokens=float(m.num_targets), **values, **differences)
+            sums.add(tokens=float(m.num_targets), aux=aux, **values, **differences)
             sums.values["worst"] = max(sums.values.get("worst", 0.0), worst)
 
     def _apply(self, sums: Sums) -> float:
         """The optimizer's step. Raises TrainingDiverged before it, on every rank alike, and forgets the gradient."""
         values = self._over_ranks(sums)
-        total = values["policy"] + values["penalty"] + values.get("bonus", 0.0)
+        total = values["policy"] + values["penalty"] + values["aux"] + values.get("bonus", 0.0)
         if not isfinite(total):
             self.optimizer.zero_grad()
             raise TrainingDiverged(
@@ -192,9 +199,9 @@ class PolicyTrainer:
         values = self._over_ranks(sums)
         n = values["tokens"]  # completions that move nothing are not looked at
         policy, penalty = values["policy"] / parts, values["penalty"] / parts
-        bonus = values.get("bonus", 0.0) / parts
+        bonus, aux = values.get("bonus", 0.0) / parts, values["aux"] / parts
         metrics = {
-            "loss/total": policy + penalty + bonus,
+            "loss/total": policy + penalty + bonus + aux,
             "loss/policy": policy,
             "loss/kl": penalty,
             "entropy": values["entropy"] / n,
@@ -209,6 +216,8 @@ class PolicyTrainer:
             "learning_rate": self._learning_rate(),
             "tokens/trained": n,
         }
+        if self.config.moe.aux_coef:
+            metrics["loss/aux"] = aux
         if "kl" in values:
             metrics["kl/reference"] = values["kl"] / n
         if self.config.entropy.coef or self.config.entropy.target:
@@ -240,8 +249,9 @@ class PolicyTrainer:
             self.reference.load_state_dict(self.unwrapped.state_dict())
 
     @torch.no_grad()
-    def _logprobs(self, m: PackedBatch) -> Tensor:
-        return completion_logprobs(self.model, m, self.temperature)[0]
+    def _logprobs(self, m: PackedBatch, route: Route) -> Tensor:
+        with route:
+            return completion_logprobs(self.model, m, self.temperature)[0]
 
     # -- what others ask of it ------------------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ class EngineConfig(Section):
     kv_cache_gib: int = Field(default=1, ge=1, description="CPU only: KV cache, where the sequences need so much")
     gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1, description="CUDA only")
     enforce_eager: bool = True
+    return_experts: bool = Field(
+        default=False, description="completions carry the experts the routers chose, for grpo.moe.replay: r3"
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset"
     )

@@ -5,18 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from assay.types import Completion, FinishReason
+from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.engine import Sampling
 from rollouts.weights import SyncReport, WeightBundle, unpack
 
 Answer = Callable[[Sequence[int], random.Random], Sequence[int]]
+Route = Callable[[Sequence[int]], RoutedExperts]
 
 
 class FakeEngine:
-    """Answers `answer(prompt_ids, random)` with log-probability `logprob` per token; holds whatever it is given."""
+    """Answers `answer(prompt_ids, random)` with log-probability `logprob` per token; holds whatever it is given.
 
-    def __init__(self, answer: Answer, logprob: float = -1.0) -> None:
-        self._answer, self._logprob = answer, logprob
+    With `route`, completions say which experts an engine would have used on prompt + completion.
+    """
+
+    def __init__(self, answer: Answer, logprob: float = -1.0, route: Route | None = None) -> None:
+        self._answer, self._logprob, self._route = answer, logprob, route
         self.version = -1
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
@@ -37,6 +41,7 @@ class FakeEngine:
             text="",
             finish_reason=FinishReason.STOP if tokens == wanted else FinishReason.LENGTH,
             policy_version=(self.version, self.version),
+            experts=self._route([*prompt, *tokens]) if self._route else None,
         )
 
     def load_weights(self, bundle: WeightBundle) -> SyncReport:

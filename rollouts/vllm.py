@@ -9,6 +9,10 @@ Two defects of vLLM 0.32 on a CPU are worked around here, both silent and both f
   already. The kernel objects are dropped before each load, so they are built and packed anew.
 
 With both, log-probs agree with transformers to about 2e-6 in fp32, before and after syncs.
+
+`return_experts` asks for the experts of every position that was computed: prompt and completion without its last
+token, which nothing was predicted from. On CUDA vLLM returns them itself (so far tried on no device); its way there
+needs Triton, so on a CPU `RouterWatch` listens to the routers while `generate` runs. Scoring is not listened to.
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from assay.errors import WeightMismatch, boundary
-from assay.types import Completion, FinishReason
+from assay.errors import ConfigError, InfraFailure, WeightMismatch, boundary
+from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.engine import Sampling
 from rollouts.weights import SyncReport, WeightBundle, unpack
@@ -43,6 +48,13 @@ class VLLMEngine:
         self._rtol = proof.tensor_rtol or TENSOR_RTOL[config.dtype]
         self._on_cpu = not torch.cuda.is_available()
         options: dict[str, Any] = {}
+        if config.return_experts and self._on_cpu and not config.enforce_eager:
+            raise ConfigError(
+                "rollouts.engine.return_experts: on a CPU it needs enforce_eager=true; a compiled forward pass has no "
+                "router to listen to"
+            )
+        if config.return_experts and not self._on_cpu:
+            options["enable_return_routed_experts"] = True
         if self._on_cpu:
             options["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
             options["num_gpu_blocks_override"] = _blocks(model, config.max_num_seqs, max_model_len)
@@ -63,6 +75,11 @@ class VLLMEngine:
                 seed=0,
                 **options,
             )
+        self._routed_layers = self._llm.apply_model(_routed_layers)[0] if config.return_experts else []
+        if config.return_experts and not self._routed_layers:
+            raise ConfigError(f"rollouts.engine.return_experts: {model} has no routers; leave it out")
+        listens = config.return_experts and self._on_cpu
+        self._watch: RouterWatch | None = self._llm.collective_rpc(RouterWatch)[0] if listens else None
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
         from vllm import SamplingParams
@@ -79,11 +96,28 @@ class VLLMEngine:
             )
             for index in range(len(prompts))
         ]
-        with boundary("vLLM generate"):
+        with boundary("vLLM generate"), self._watch or nullcontext():
             outputs = self._llm.generate([{"prompt_token_ids": list(p)} for p in prompts], params, use_tqdm=False)
-        return [[self._completion(sample) for sample in output.outputs] for output in outputs]
+        return [
+            [self._completion(sample, self._experts(output, sample)) for sample in output.outputs] for output in outputs
+        ]
 
-    def _completion(self, sample: Any) -> Completion:
+    def _experts(self, output: Any, sample: Any) -> RoutedExperts | None:
+        """Of the positions something was predicted from: prompt and completion, without the last token."""
+        if not self._routed_layers:
+            return None
+        if self._watch is not None:
+            rows = self._watch.rows(output.request_id, sample.index)
+        else:
+            rows = sample.routed_experts[:, self._routed_layers]  # vLLM has a row for every layer, dense ones too
+        used = len(output.prompt_token_ids) + len(sample.token_ids) - 1
+        if len(rows) < used and sample.finish_reason not in FINISH:
+            return None  # given up, and never trained on
+        if len(rows) < used:
+            raise InfraFailure(f"vLLM told the experts of {len(rows)} of {used} positions of a completion")
+        return RoutedExperts(shape=(used, *rows.shape[1:]), ids=rows[:used].tobytes())
+
+    def _completion(self, sample: Any, experts: RoutedExperts | None) -> Completion:
         return Completion(
             token_ids=tuple(sample.token_ids),
             logprobs=tuple(
@@ -92,6 +126,7 @@ class VLLMEngine:
             text="",
             finish_reason=FINISH.get(sample.finish_reason, FinishReason.ABORT),
             policy_version=(self.version, self.version),
+            experts=experts,
         )
 
     def load_weights(self, bundle: WeightBundle) -> SyncReport:
@@ -136,7 +171,91 @@ class VLLMEngine:
         ]
 
     def close(self) -> None:
-        self._llm = None
+        self._llm = self._watch = None
+
+
+class RouterWatch:
+    """Listens to the routers of a worker's model, inside `with`: which experts, for which request, at which position.
+
+    A forward pass computes consecutive positions of several requests, laid flat. The routers name the experts of all
+    of them, layer after layer; the model runner knows whose they are.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self._runner = worker.model_runner
+        self._layers: list[Any] = []  # of the pass under way: [tokens, K] each
+        self._passes: list[tuple[list[str], Any, Any, Any]] = []  # requests, first positions, bounds, [tokens, M, K]
+        self._tables: dict[tuple[str, int], Any] = {}
+        self._hook: Any = None
+
+    def __enter__(self) -> None:
+        self._passes.clear()
+        self._tables.clear()
+        for router in _routers(self._runner.model):
+            router.set_capture_fn(self._layers.append)
+        self._hook = self._runner.model.register_forward_hook(self._after_pass)
+
+    def __exit__(self, *exc: object) -> None:
+        self._hook.remove()
+        for router in _routers(self._runner.model):
+            router.set_capture_fn(None)
+        self._tables = self._by_request()
+        self._passes.clear()
+
+    def _after_pass(self, *call: Any) -> None:
+        import torch
+
+        batch = self._runner.input_batch
+        count = len(batch.req_ids)
+        ids = torch.stack(self._layers, dim=1).to(torch.uint8 if self._narrow() else torch.int16).numpy()
+        self._layers.clear()
+        bounds = self._runner.query_start_loc.np[: count + 1].copy()
+        self._passes.append((list(batch.req_ids), batch.num_computed_tokens_cpu[:count].copy(), bounds, ids))
+
+    def _narrow(self) -> bool:
+        return next(iter(_routers(self._runner.model))).global_num_experts <= 256
+
+    def _by_request(self) -> dict[tuple[str, int], Any]:
+        """{(request, sample): [positions, M, K]}. A position that was computed again after a preemption counts last."""
+        import numpy as np
+
+        parts: dict[str, list[tuple[int, Any]]] = {}
+        for requests, starts, bounds, ids in self._passes:
+            for i, request in enumerate(requests):
+                parts.setdefault(request, []).append((int(starts[i]), ids[bounds[i] : bounds[i + 1]]))
+        tables = {}
+        for request, pieces in parts.items():
+            shape = (max(start + len(rows) for start, rows in pieces), *pieces[0][1].shape[1:])
+            table = np.zeros(shape, pieces[0][1].dtype)
+            for start, rows in pieces:
+                table[start : start + len(rows)] = rows
+            tables[_sample_of(request)] = table
+        return tables
+
+    def rows(self, request: str, sample: int) -> Any:
+        """Ids [positions, M, K] of one sample of a request, handed out once; empty where nothing was heard."""
+        return self._tables.pop((request, sample), ())
+
+
+def _sample_of(internal: str) -> tuple[str, int]:
+    """vLLM's name of a request inside the engine is [sample_]request-suffix: ("7", 2) of "2_7-0a1b2c3d"."""
+    name = internal.rpartition("-")[0]
+    sample, found, request = name.partition("_")
+    return (request, int(sample)) if found else (name, 0)
+
+
+def _routers(model: Any) -> Iterator[Any]:
+    """The routers of a vLLM model, in the order of its layers."""
+    from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
+
+    return (module.router for module in model.modules() if isinstance(module, MoERunner))
+
+
+def _routed_layers(model: Any) -> list[int]:
+    """The numbers of the layers that have routers."""
+    from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
+
+    return [module.layer_id for module in model.modules() if isinstance(module, MoERunner)]
 
 
 def _environment(config: EngineConfig) -> None:
