@@ -125,15 +125,30 @@ class FunctionVerifier:
 
 def _judged(signature: Signature, program: str, bench: Bench) -> Judged:
     isolation = str(bench.sandbox.isolation)
+    limits = bench.limits_for(signature.limits)
     try:
-        run, report = _called(signature, program, bench, bench.limits_for(signature.limits))
+        run, report = _called(signature, program, bench, limits)
     except drivers.CompileError as error:
         return _not_compiled(len(signature.tests), str(error), isolation)
     if report.no_program is not None:
         return _not_compiled(len(signature.tests), report.no_program, isolation)
     tests = verdicts(run, report, [_judge(signature, expected) for _, expected in signature.tests])
+    tests = _with_orphans(tests, run, limits)
     verdict, detail = overall(tests)
     return Judged(verdict=verdict, tests=tests, detail=detail, isolation=isolation)
+
+
+def _with_orphans(tests: tuple[TestVerdict, ...], run: RunResult, limits: Limits) -> tuple[TestVerdict, ...]:
+    """Out of time where the box used more than a test's limit beside its tests.
+
+    A test's own time leaves out descendants whose parent did not wait for them; the box counts those too, with what
+    the answer does before its first call.
+    """
+    beside = run.cpu_s - sum(test.cpu_s for test in tests)
+    if beside <= limits.cpu_s or any(test.verdict is not Verdict.AC for test in tests):
+        return tests
+    detail = f"processor time: {beside:.1f} s beside the tests, in processes that nobody waited for or before the first"
+    return (*tests[:-1], replace(tests[-1], verdict=Verdict.TLE, detail=detail))
 
 
 def _called(signature: Signature, program: str, bench: Bench, limits: Limits) -> tuple[RunResult, Report]:
