@@ -8,7 +8,7 @@ of token ids), KL coefficient, optimizer and sampling, each in one process of it
 same threads, allocator and OpenMP runtime. assay: vLLM and the trainer in that process, weights synced with proof;
 neither Ray nor a sandbox. TRL (`pip install trl==1.16.0 datasets`): transformers' generation, its own vLLM mode does
 not run this architecture. The first step warms up and is left out. Memory is the highest resident size of the
-process, libraries included; the sizes after imports and after loading stand beside it.
+process, libraries included; what it was after imports, after loading and in each phase stands beside it.
 """
 
 from __future__ import annotations
@@ -95,18 +95,25 @@ def reward(token_ids: Any) -> float:
 
 
 class Stopwatch:
-    """Seconds by phase of the current step."""
+    """Seconds by phase of the current step, and the highest resident size in each phase so far."""
 
     def __init__(self) -> None:
         self.phases: dict[str, float] = {}
+        self.peaks: dict[str, int] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        self.note("rest")
+        Path("/proc/self/clear_refs").write_text("5")  # forget the highest resident size so far
         started = time.perf_counter()
         try:
             yield
         finally:
             self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - started
+            self.note(name)
+
+    def note(self, name: str) -> None:
+        self.peaks[name] = max(self.peaks.get(name, 0), status("VmHWM"))
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -166,7 +173,7 @@ def assay(options: argparse.Namespace) -> None:
             compare_probe(engine.score(probe.sequences), probe.expected, ProofConfig(), trainer.version)
         tokens = sum(len(c.token_ids) for group in groups for c in group)
         rows.append(watch.take(time.perf_counter() - started, tokens))
-    report(rows, imported, loaded)
+    report(rows, imported, loaded, watch)
 
 
 def train_batch(ids: Any, groups: Any, rewards: Any) -> Any:
@@ -256,7 +263,7 @@ def trl(options: argparse.Namespace) -> None:
     trainer.compute_loss = watch.wrap("update", update)
     trainer.accelerator.backward = watch.wrap("update", trainer.accelerator.backward)
     trainer.train()
-    report(rows, imported, loaded)
+    report(rows, imported, loaded, watch)
 
 
 def hide(package: str) -> None:
@@ -267,8 +274,10 @@ def hide(package: str) -> None:
     importlib.util.find_spec = lambda name, *rest: None if name.split(".")[0] == package else find(name, *rest)
 
 
-def report(rows: list[dict[str, float]], imported: int, loaded: int) -> None:
-    print(json.dumps({"rows": rows[1:], "imported": imported, "loaded": loaded, "peak": status("VmHWM")}))
+def report(rows: list[dict[str, float]], imported: int, loaded: int, watch: Stopwatch) -> None:
+    watch.note("rest")
+    sizes = {"imported": imported, "loaded": loaded, **watch.peaks, "peak": max(watch.peaks.values())}
+    print(json.dumps({"rows": rows[1:], "sizes": sizes}))
 
 
 def status(field: str) -> int:
@@ -287,11 +296,12 @@ def show(options: argparse.Namespace, rows: dict[str, Any]) -> None:
         print(f"{phase + ', s':<22}" + "".join(f"{of(row, phase):>12.2f}" for row in rows.values()))
     speeds = {side: of(row, "tokens") / of(row, "total") for side, row in rows.items()}
     print(f"{'generated tokens/s':<22}" + "".join(f"{speed:>12.0f}" for speed in speeds.values()))
-    for size in ("imported", "loaded", "peak"):
-        print(f"{'memory ' + size + ', MiB':<22}" + "".join(f"{row[size] / 2**20:>12.0f}" for row in rows.values()))
+    for size in ("imported", "loaded", *PHASES, "peak"):
+        values = [row["sizes"].get(size, 0) / 2**20 for row in rows.values()]
+        print(f"{'memory ' + size + ', MiB':<22}" + "".join(f"{value:>12.0f}" for value in values))
     if {"assay", "trl"} <= rows.keys():
         print(f"tokens/s, assay over TRL    {speeds['assay'] / speeds['trl']:.2f}")
-        print(f"peak memory, assay over TRL {rows['assay']['peak'] / rows['trl']['peak']:.2f}")
+        print(f"peak memory, assay over TRL {rows['assay']['sizes']['peak'] / rows['trl']['sizes']['peak']:.2f}")
 
 
 def of(row: dict[str, Any], name: str) -> float:
