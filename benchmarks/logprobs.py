@@ -7,8 +7,8 @@
     announced   assay.logprobs, the loss announced: gradients are made in the forward pass
 
 Each variant runs in a process of its own, on the same numbers. Memory is the highest resident size above what weight
-and hidden states take; time is the best of the repeats, on the clock and of the processors: on a busy machine the second
-says more. The norms of the gradients stand beside.
+and hidden states take; time is the best of the repeats, on the clock and of the processors: on a busy machine the
+second says more. The norms of the gradients stand beside.
 """
 
 from __future__ import annotations
