@@ -56,7 +56,7 @@ class RolloutPool:
         self._restart = restart
         self._held: tuple[WeightBundle, Probe] | None = None
         self.recoveries: list[Recovery] = []
-        self._threads = ThreadPoolExecutor(max_workers=len(self._engines), thread_name_prefix="rollout")
+        self._threads = ThreadPoolExecutor(max_workers=max(1, len(self._engines)), thread_name_prefix="rollout")
         self._prompts: dict[tuple[Message, ...], tuple[int, ...]] = {}
 
     def prompt_ids(self, task: Task) -> tuple[int, ...]:
