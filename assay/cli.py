@@ -82,6 +82,7 @@ def _grpo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file; see configs/")
     _overrides(parser)
     parser.add_argument("--resume", metavar="RUN", help="take up an interrupted run from its newest checkpoint")
+    parser.add_argument("--replay", metavar="RUN", help="train on the samples RUN recorded, without an engine")
 
 
 def _eval_arguments(parser: argparse.ArgumentParser) -> None:

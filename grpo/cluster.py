@@ -28,6 +28,8 @@ from rollouts.config import RolloutConfig
 from rollouts.pool import RolloutPool
 
 SLOTS = 1024
+#: of actors whose answer depends on the question alone: Ray starts a dead one again and asks it again
+STATELESS = {"num_cpus": 1, "max_restarts": -1, "max_task_retries": 2}
 
 
 class EngineActor:
@@ -163,29 +165,38 @@ class Cluster:
         }
         where = str(Path(model).resolve()) if Path(model).exists() else str(model)
         arguments = (where, config, max_model_len, tokenizer.eos_token_id)
-        engines = [self._start(EngineActor, f"rollouts/{i}", options, *arguments) for i in range(config.engine.engines)]
+
+        def start(i: int) -> Proxy:
+            return self._start(EngineActor, f"rollouts/{i}", options, *arguments)
+
+        def restart(i: int) -> Proxy:
+            engine = start(i)
+            try:
+                engine.wait_ready()
+            except EnvironmentProblem as problem:  # one such engine did start: this is no missing package
+                raise InfraFailure(str(problem)) from None
+            return engine
+
+        engines = [start(i) for i in range(config.engine.engines)]
         for engine in engines:
             engine.wait_ready()
-        return RolloutPool(engines, tokenizer, config.proof)
+        return RolloutPool(engines, tokenizer, config.proof, restart)
 
     def rewards(self, config: RewardsConfig, reward_model: str | Path | None = None) -> RewardPool:
         """Reward workers, and the learned reward model beside them where there is one."""
-        workers = [
-            self._start(RewardActor, f"rewards/{i}", {"num_cpus": 1, "max_restarts": -1}, config)
-            for i in range(config.workers)
-        ]
+        workers = [self._start(RewardActor, f"rewards/{i}", STATELESS, config) for i in range(config.workers)]
         for worker in workers:
             worker.wait_ready()
         return RewardPool(workers, config, self.reward_model(reward_model) if reward_model else None)
 
     def reward_model(self, folder: str | Path) -> Any:
-        proxy = self._start(
-            RewardModelActor, "reward-model", {"num_cpus": 1, "max_restarts": -1}, str(Path(folder).resolve())
-        )
+        proxy = self._start(RewardModelActor, "reward-model", STATELESS, str(Path(folder).resolve()))
         proxy.wait_ready()
         return proxy
 
     def _start(self, cls: type, name: str, options: dict[str, Any], *args: Any) -> Proxy:
+        if not ray.is_initialized():  # or Ray would start a cluster for it
+            raise InfraFailure(f"{name}: Ray was shut down before it could start")
         proxy = Proxy(name, ray.remote(cls).options(**options).remote(*args), self._config.stall_report_s)
         self._proxies.append(proxy)
         return proxy

@@ -1,18 +1,21 @@
 """Several engines as one: tasks are dealt out, groups come back in order, weights go to all.
 
 The engines may be objects in this process or proxies of Ray actors; the pool calls each from a thread of its own
-and does not know the difference.
+and does not know the difference. An engine that dies is replaced, given the weights the dead one held, with the
+proof, and asked again with the same seed: nobody above the pool can tell from what comes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from assay.chat import completion_text, encode_prompt
-from assay.errors import DataError, WeightMismatch
+from assay.errors import DataError, InfraFailure, WeightMismatch
 from assay.types import Completion, Message, RolloutGroup, Task
 from rollouts.config import ProofConfig
 from rollouts.engine import Engine, Sampling
@@ -22,12 +25,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class RolloutPool:
-    """`generate` and `sync` over a fixed list of engines."""
+Answer = TypeVar("Answer")
+RESTARTS = 3  #: an engine that dies more often than this over one request stops the run
 
-    def __init__(self, engines: Sequence[Engine], tokenizer: PreTrainedTokenizerBase, proof: ProofConfig) -> None:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """An engine died and another stands in its place."""
+
+    engine: int
+    seconds: float  #: from noticing the death until the new engine had proved its weights
+    version: int | None  #: of the weights it proved; None where it died while new ones were being handed over
+
+
+class RolloutPool:
+    """`generate` and `sync` over a fixed number of engines.
+
+    `restart(n)` makes the n-th engine anew, without weights; without it a death is an InfraFailure and the run stops.
+    With it the pool keeps the bundle of the last sync, one copy of the weights, to give to whoever comes.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        tokenizer: PreTrainedTokenizerBase,
+        proof: ProofConfig,
+        restart: Callable[[int], Engine] | None = None,
+    ) -> None:
         self._engines, self._tokenizer, self._proof = list(engines), tokenizer, proof
-        self._threads = ThreadPoolExecutor(max_workers=len(self._engines), thread_name_prefix="rollout")
+        self._restart = restart
+        self._held: tuple[WeightBundle, Probe] | None = None
+        self.recoveries: list[Recovery] = []
+        self._threads = ThreadPoolExecutor(max_workers=max(1, len(self._engines)), thread_name_prefix="rollout")
         self._prompts: dict[tuple[Message, ...], tuple[int, ...]] = {}
 
     def prompt_ids(self, task: Task) -> tuple[int, ...]:
@@ -52,9 +81,9 @@ class RolloutPool:
         shares = [list(range(i, len(tasks), count)) for i in range(count)]
         futures = [
             self._threads.submit(
-                engine.generate, [self.prompt_ids(tasks[i]) for i in share], replace(sampling, seed=sampling.seed + n)
+                self._generate, n, [self.prompt_ids(tasks[i]) for i in share], replace(sampling, seed=sampling.seed + n)
             )
-            for n, (engine, share) in enumerate(zip(self._engines, shares, strict=True))
+            for n, share in enumerate(shares)
             if share
         ]
         groups: dict[int, RolloutGroup] = {}
@@ -75,13 +104,60 @@ class RolloutPool:
 
         Returns the engines' reports and the largest probe difference.
         """
-        reports = list(self._threads.map(lambda engine: engine.load_weights(bundle), self._engines))
-        for report in reports:
-            if report.version != bundle.version:
-                raise WeightMismatch(f"an engine answers with weights version {report.version}, sent {bundle.version}")
-        answers = self._threads.map(lambda engine: engine.score(probe.sequences), self._engines)
-        differences = [compare_probe(a, probe.expected, self._proof, bundle.version) for a in answers]
-        return reports, max(differences)
+        self._held = None  # neither the old weights nor the new are everywhere now
+        proved = list(self._threads.map(lambda n: self._hand_over(n, bundle, probe), range(len(self._engines))))
+        if self._restart is not None:
+            self._held = bundle, probe
+        return [report for report, _ in proved], max(difference for _, difference in proved)
+
+    # -- one engine -----------------------------------------------------------------------------------------------
+
+    def _generate(self, n: int, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+        return self._on(n, lambda engine: engine.generate(prompts, sampling))
+
+    def _hand_over(self, n: int, bundle: WeightBundle, probe: Probe) -> tuple[SyncReport, float]:
+        return self._on(n, lambda engine: self._prove(engine, bundle, probe))
+
+    def _prove(self, engine: Engine, bundle: WeightBundle, probe: Probe) -> tuple[SyncReport, float]:
+        report = engine.load_weights(bundle)
+        if report.version != bundle.version:
+            raise WeightMismatch(f"an engine answers with weights version {report.version}, sent {bundle.version}")
+        answers = engine.score(probe.sequences)
+        return report, compare_probe(answers, probe.expected, self._proof, bundle.version)
+
+    def _on(self, n: int, work: Callable[[Engine], Answer]) -> Answer:
+        """`work` on engine n; where that fails, on a new one in its place. Raises InfraFailure after RESTARTS."""
+        dead = False
+        for left in range(RESTARTS, -1, -1):
+            try:
+                if dead:
+                    self._replace(n)
+                return work(self._engines[n])
+            except InfraFailure as failure:
+                if self._restart is None or not left:
+                    raise
+                dead = True
+                print(f"{failure}; starting another in its place", file=sys.stderr, flush=True)
+        raise AssertionError("the last try returns or raises")
+
+    def _replace(self, n: int) -> None:
+        """Another engine for the n-th place; it stands there only once its weights are proved."""
+        assert self._restart is not None
+        started = time.monotonic()
+        self._engines[n].close()
+        engine = self._restart(n)
+        try:
+            if self._held is not None:
+                self._prove(engine, *self._held)
+        except BaseException:
+            engine.close()
+            raise
+        self._engines[n] = engine
+        version = self._held[0].version if self._held is not None else None
+        recovery = Recovery(engine=n, seconds=time.monotonic() - started, version=version)
+        self.recoveries.append(recovery)
+        proved = "" if version is None else f", weights version {version} proved"
+        print(f"engine {n} is back after {recovery.seconds:.1f} s{proved}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the threads; the engines belong to whoever started them."""

@@ -34,6 +34,8 @@ COLUMNS = {
     "parts": "string",  # every signal as JSON, for rewards of your own
     "advantage": "double",  # null when masked
     "tokens": "int64",
+    "token_ids": "list<int32>",
+    "logprobs": "list<float>",  # of the engine; what it computed them in
     "finish_reason": "string",
     "policy_version_min": "int64",
     "policy_version_max": "int64",
@@ -106,7 +108,14 @@ def _files(folder: Path) -> list[tuple[int, Path]]:
 def _schema() -> Any:
     import pyarrow as pa
 
-    types = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "list<string>": pa.list_(pa.string())}
+    types = {
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        "string": pa.string(),
+        "list<string>": pa.list_(pa.string()),
+        "list<int32>": pa.list_(pa.int32()),
+        "list<float>": pa.list_(pa.float32()),
+    }
     return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
 
 
@@ -149,6 +158,8 @@ def _said(completion: Completion) -> dict[str, Any]:
     return {
         "completion": _clean(completion.text),
         "tokens": len(completion.token_ids),
+        "token_ids": list(completion.token_ids),
+        "logprobs": list(completion.logprobs),
         "finish_reason": completion.finish_reason.value,
         "policy_version_min": oldest,
         "policy_version_max": newest,

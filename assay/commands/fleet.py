@@ -21,12 +21,15 @@ from assay.policy import load_policy, load_tokenizer
 from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, probe_sequences, publish
 
 if TYPE_CHECKING:
+    from grpo.trainer import PolicyTrainer
     from rewards.pool import RewardPool
     from rollouts.pool import RolloutPool
 
 
 class Fleet:
     """`rollouts` and `rewards` of one run, on one Ray cluster."""
+
+    parts = "the rollout engine and the reward workers"
 
     def __init__(self, config: RunConfig, policy: Path | str) -> None:
         from grpo.cluster import Cluster
@@ -35,18 +38,11 @@ class Fleet:
         self.tokenizer = load_tokenizer(policy)
         if self.tokenizer.pad_token_id is None:
             raise ConfigError(f"{policy}: its tokenizer has no pad token; add one distinct from the end token")
-        sampling = config.rollouts.sampling
-        say("fleet: starting Ray, the rollout engine and the reward workers")
+        say(f"fleet: starting Ray, {self.parts}")
         self._cluster = Cluster(config.cluster)
         self._cluster.__enter__()
         try:
-            self.rollouts: RolloutPool = self._cluster.rollouts(
-                policy,
-                config.rollouts,
-                self.tokenizer,
-                max_model_len=sampling.max_prompt_tokens
-                + max(sampling.max_completion_tokens, config.eval.max_completion_tokens or 0),
-            )
+            self.rollouts = self._rollouts(policy)
             self.rewards: RewardPool = self._cluster.rewards(config.rewards)
         except BaseException:
             self.close()
@@ -54,6 +50,13 @@ class Fleet:
         special = self.tokenizer.all_special_ids
         self.probe_sequences = probe_sequences(len(self.tokenizer), special)
         self._versions = 0
+
+    def _rollouts(self, policy: Path | str) -> RolloutPool:
+        sampling = self.config.rollouts.sampling
+        longest = max(sampling.max_completion_tokens, self.config.eval.max_completion_tokens or 0)
+        return self._cluster.rollouts(
+            policy, self.config.rollouts, self.tokenizer, max_model_len=sampling.max_prompt_tokens + longest
+        )
 
     def use_reward_model(self, folder: Path | str) -> None:
         """Score with this reward model beside the tests from now on."""
@@ -70,6 +73,10 @@ class Fleet:
         _, difference = self.rollouts.sync(bundle, probe)
         return {"weights/probe_max_abs": difference}
 
+    def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
+        """Put the trainer's weights into every engine, with proof."""
+        return self.sync(trainer.publish(), trainer.probe(self.probe_sequences))
+
     def close(self) -> None:
         """End the threads, the actors and a cluster of our own."""
         for pool in (getattr(self, "rollouts", None), getattr(self, "rewards", None)):
@@ -78,10 +85,29 @@ class Fleet:
         self._cluster.__exit__()
 
 
+class ReplayFleet(Fleet):
+    """Reward workers alone; the completions are those that a run recorded."""
+
+    parts = "the reward workers; completions come from a recorded run"
+
+    def __init__(self, config: RunConfig, policy: Path | str, samples: Path) -> None:
+        self._samples = samples
+        super().__init__(config, policy)
+
+    def _rollouts(self, policy: Path | str) -> RolloutPool:
+        from rollouts.replay import Replay
+
+        return Replay(self.tokenizer, self._samples)
+
+    def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
+        return {}  # no engine, and no claim that one holds the weights
+
+
 @contextmanager
-def fleet(config: RunConfig, policy: Path | str) -> Iterator[Fleet]:
-    """A fleet for the length of a block. An engine is built on `policy`'s architecture and tokenizer."""
-    made = Fleet(config, policy)
+def fleet(config: RunConfig, policy: Path | str, samples: Path | None = None) -> Iterator[Fleet]:
+    """A fleet for the length of a block. An engine is built on `policy`'s architecture and tokenizer; with `samples`
+    there is none, and they are replayed."""
+    made = Fleet(config, policy) if samples is None else ReplayFleet(config, policy, samples)
     try:
         yield made
     finally:

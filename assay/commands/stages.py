@@ -225,7 +225,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         rollouts=fleet.rollouts,
         rewards=fleet.rewards,
         trainer=trainer,
-        sync=lambda: fleet.sync(trainer.publish(), trainer.probe(fleet.probe_sequences)),
+        sync=lambda: fleet.update(trainer),
         evaluate=_during(run, fleet) if run.has_heldout() else None,
     )
     with run.stage("grpo", out / "policy", kind="policy", parents=[parent], data=[run.data_row("train")],

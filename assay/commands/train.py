@@ -10,12 +10,15 @@ from assay import config as configs
 from assay.commands import stages
 from assay.commands.context import Run, leave_report
 from assay.commands.fleet import fleet
+from assay.commands.replay import replay
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError, InfraFailure
 
 
 def main(arguments: argparse.Namespace) -> int:
     if arguments.command == "grpo" and arguments.resume is not None:
+        if arguments.replay is not None:
+            raise ConfigError("--resume and --replay exclude each other: a replay is a run of its own, from the start")
         if arguments.config is not None or arguments.overrides:
             raise ConfigError("--resume takes the run's own settings; give neither CONFIG nor key.sub=value with it")
         return _grpo(Run.reopen(arguments.resume), resume=True)
@@ -24,6 +27,8 @@ def main(arguments: argparse.Namespace) -> int:
     config = configs.load(RunConfig, arguments.config, arguments.overrides)
     if arguments.command == "grpo":
         config.need("grpo", "grpo")
+        if arguments.replay is not None:
+            return replay(config, Path(arguments.replay), _grpo)
     run = Run.open(config)
     return {"sft": _sft, "preferences": _preferences, "reward-model": _reward_model, "grpo": _grpo}.get(
         arguments.command, lambda run: _eval(run, arguments.policy)
@@ -47,7 +52,7 @@ def _reward_model(run: Run) -> int:
     return 0
 
 
-def _grpo(run: Run, resume: bool = False) -> int:
+def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
     """On the run's own SFT policy where there is one, else on policy.path."""
     if not resume and (run.folder / "grpo" / "metrics.jsonl").is_file():
         raise ConfigError(f"{run.folder} holds a GRPO run; take it up with --resume {run.folder}, or choose another")
@@ -63,7 +68,7 @@ def _grpo(run: Run, resume: bool = False) -> int:
             f"`assay reward-model` first"
         )
     try:
-        with fleet(run.config, start) as machines:
+        with fleet(run.config, start, samples) as machines:
             if reward_model is not None:
                 machines.use_reward_model(reward_model)
             print(stages.grpo(run, machines, start, parent, resume=resume))

@@ -20,7 +20,7 @@ from rollouts.recorder import COLUMNS, SampleRecorder, read_samples, recorded_st
 def scored_group(name="t1"):
     task = Task(id=name, messages=(Message(role="user", content="add"),), verifier="python", answer={}, source="mbpp")
     said = [
-        Completion(token_ids=(1, 2, 3), logprobs=(-0.1,) * 3, text="```x```", finish_reason=FinishReason.STOP,
+        Completion(token_ids=(1, 2, 3), logprobs=(-0.5, -0.25, -2.0), text="```x```", finish_reason=FinishReason.STOP,
                    policy_version=(3, 4)),
         Completion(token_ids=(1,), logprobs=(-0.1,), text="odd \ud800", finish_reason=FinishReason.LENGTH,
                    policy_version=(4, 4)),
@@ -44,7 +44,8 @@ def test_a_step_reads_back_as_written(tmp_path):
     assert first == {
         "step": 12, "task_id": "t1", "source": "mbpp", "prompt": "User: add", "index": 0, "completion": "```x```",
         "program": "x", "verdict": "WA", "tests": ["AC", "WA"], "reward": 0.25, "reward_compiler": 0.5,
-        "reward_rm": 0.1, "advantage": -1.5, "tokens": 3, "finish_reason": "stop", "policy_version_min": 3,
+        "reward_rm": 0.1, "advantage": -1.5, "tokens": 3,
+        "token_ids": [1, 2, 3], "logprobs": [-0.5, -0.25, -2.0], "finish_reason": "stop", "policy_version_min": 3,
         "policy_version_max": 4, "mismatch_max": 0.01, "isolation": "fake", "detail": "no", "seconds": 0.5,
     }  # fmt: skip
     assert second["reward"] is None and second["advantage"] is None and second["verdict"] == "INFRA"
