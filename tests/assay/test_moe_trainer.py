@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def rollout(trainer: PolicyTrainer, strength: float = 0.05) -> RoutedBatch:
 
 
 def without_experts(batch: RoutedBatch) -> TrainBatch:
-    return TrainBatch(**{f.name: getattr(batch, f.name) for f in fields(TrainBatch)})
+    return replace(batch, experts=())
 
 
 def gradient(trainer: PolicyTrainer, batch: TrainBatch) -> dict[str, Tensor]:
