@@ -17,8 +17,9 @@ CASES = load()
 RUNS = [run for case in CASES.values() for run in case.runs]
 
 
-#: Minutes a tier, so with `make test-slow`; tests/rewards/test_hostile.py holds the attacks that run always.
-_PARAMS = [pytest.param(tier, marks=[pytest.mark.slow]) for tier in TIERS]
+#: Minutes a tier, so whole with `make test-slow`; `make test` runs the first way of every case on the local tier.
+_PARAMS = [pytest.param(tier, marks=[pytest.mark.slow] if tier != "local" else []) for tier in TIERS]
+FIRST = {case.runs[0].id for case in CASES.values() if case.runs}
 
 
 @pytest.fixture(scope="module", params=_PARAMS)
@@ -33,7 +34,7 @@ def laboratory(request) -> Iterator[Laboratory]:
 
 
 def _parameter(run: Run):
-    marks = [pytest.mark.sandbox, *([pytest.mark.slow] if run.slow else [])]
+    marks = [pytest.mark.sandbox, *([pytest.mark.slow] if run.slow or run.id not in FIRST else [])]
     return pytest.param(run, id=run.id.replace(" ", "-"), marks=marks)
 
 
