@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from assay.errors import ConfigError, DataError, InfraFailure, TrainingDiverged
-from assay.types import Completion, FinishReason, ScoredGroup, Verdict
+from assay.types import Completion, FinishReason, RoutedExperts, ScoredGroup, Verdict
 from grpo.advantages import ADVANTAGES, BATCH_ADVANTAGES, process
 from grpo.aggregation import AGGREGATIONS
 from grpo.config import GRPOConfig
@@ -33,6 +33,7 @@ class TrainBatch:
     weights: tuple[float, ...]  # [S], of one token of the sequence, within its mini-batch
     oldest_version: int
     counts: dict[str, float]  #: what was left out, for the metrics
+    experts: tuple[RoutedExperts | None, ...] = ()  # [S], those the engine chose, where it was asked; or empty
     mini_batches: tuple[int, ...] = ()  # [S], the optimizer step each sequence belongs to; empty: one for all
 
     @property
@@ -151,6 +152,7 @@ def build_batch(
         oldest_version=min(c.policy_version[0] for group in scored for c in group.group.completions),
         counts=_counts(scored, advantages, config.drop_zero_variance_groups)
         | {"completions/masked_truncated": float(truncated)},
+        experts=tuple(c.experts for _, c, _ in kept),
         mini_batches=parts,
     )
 

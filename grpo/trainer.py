@@ -112,7 +112,7 @@ class PolicyTrainer:
             parts = [(part, self._micro_batches(part)) for part in batch.parts()]
             reference = [[self._reference_logprobs(m) for m in micro] for _, micro in parts]
             moves = self.config.updates_per_rollout * len(parts) > 1  # else pi_old is pi, and ratios are 1
-            routes = [[self.routers.route(m, getattr(part, "experts", None)) for m in micro] for part, micro in parts]
+            routes = [[self.routers.route(m, part.experts) for m in micro] for part, micro in parts]
             old = [
                 [self._logprobs(m, route) if moves else None for m, route in zip(micro, along, strict=True)]
                 for (_, micro), along in zip(parts, routes, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,6 @@ PROMPTS = ((0, 20, 30, 40), (0, 20, 30, 40), (0, 50), (0, 50))
 ANSWERS = ((60, 61, 62, 63, 64, 1), (70, 1), (80, 81, 82, 1), (90, 91, 92, 93, 94, 95, 96, 1))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutedBatch(TrainBatch):
-    """A batch whose completions say which experts the engine used."""
-
-    experts: tuple[RoutedExperts | None, ...] = ()
-
-
 @pytest.fixture(scope="module", params=["deepseek_v2", "qwen3_moe"])
 def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_policy(request.param, tmp_path_factory.mktemp("policy"))
@@ -58,7 +51,7 @@ def make_trainer(
     return PolicyTrainer(policy, config, dtype="float32", temperature=1.0, pad_id=2, lora=lora)
 
 
-def rollout(trainer: PolicyTrainer, strength: float = 0.05) -> RoutedBatch:
+def rollout(trainer: PolicyTrainer, strength: float = 0.05) -> TrainBatch:
     """Four completions with log-probabilities and experts of an engine that chooses a little differently."""
     model = trainer.unwrapped
     logprobs, experts = [], []
@@ -67,7 +60,7 @@ def rollout(trainer: PolicyTrainer, strength: float = 0.05) -> RoutedBatch:
         with torch.no_grad(), other_choice(model, strength), record_routing(model) as route:
             logprobs.append(tuple(completion_logprobs(model, alone)[0].tolist()))
         experts.append(from_tensor(route.chosen()[:-1]))  # an engine never routes the last token
-    return RoutedBatch(
+    return TrainBatch(
         prompts=PROMPTS,
         completions=ANSWERS,
         engine_logprobs=tuple(logprobs),
@@ -79,7 +72,7 @@ def rollout(trainer: PolicyTrainer, strength: float = 0.05) -> RoutedBatch:
     )
 
 
-def without_experts(batch: RoutedBatch) -> TrainBatch:
+def without_experts(batch: TrainBatch) -> TrainBatch:
     return replace(batch, experts=())
 
 

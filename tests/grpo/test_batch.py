@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from assay.errors import ConfigError, DataError, InfraFailure, TrainingDiverged
-from assay.types import FinishReason
+from assay.types import FinishReason, RoutedExperts
 from grpo.batch import build_batch, estimate_advantages, rewards_of
 from grpo.config import GRPOConfig
 from grpo.keeping import read_groups, write_groups
@@ -150,3 +150,16 @@ def test_kept_groups_come_back_whole(tmp_path):
     scored = with_steps(make_scored([1.0, None, float("inf")], [3, 2, 1]), [((0, 1.0), (2, 0.5)), (), ()])
     write_groups([scored, make_scored([0.5], [1])], tmp_path / "groups.jsonl")
     assert read_groups(tmp_path / "groups.jsonl") == [scored, make_scored([0.5], [1])]
+
+
+def test_the_experts_an_engine_chose_ride_along_into_every_mini_batch():
+    scored = [make_scored([1.0, 0.0], [2, 3]), make_scored([0.0, 1.0], [1, 2])]
+    for n, one in enumerate(scored):
+        routed = [
+            replace(completion, experts=RoutedExperts(shape=(1, 1, 1), ids=bytes([4 * n + m])))
+            for m, completion in enumerate(one.group.completions)
+        ]
+        scored[n] = replace(one, group=replace(one.group, completions=tuple(routed)))
+    batch = build(scored, mini_batches=2)
+    assert [chosen.ids[0] for chosen in batch.experts] == [0, 1, 4, 5]
+    assert sorted([chosen.ids[0] for chosen in part.experts] for part in batch.parts()) == [[0, 1], [4, 5]]
