@@ -27,7 +27,7 @@ class Node:
 
     name: str
     resources: Mapping[str, float]
-    address: str = ""
+    id: str = ""  #: Ray's
     driver: bool = False  #: the trainer runs here, in the process of the command
     ram_bytes: int = 0
     gpu_bytes: int = 0  #: of the smallest device
@@ -107,6 +107,16 @@ def place(wanted: Sequence[Kind], offered: Sequence[Node]) -> Placement:
             for name, amount in kind.bundle.items():
                 free[chosen][name] -= amount
     return Placement(kinds=tuple(wanted), nodes=nodes, missing=tuple(missing))
+
+
+def not_yet(cluster: ClusterConfig, rollouts: RolloutConfig) -> list[str]:
+    """What can be placed but not run, one line each."""
+    if cluster.engine_gpus > 1 and rollouts.engine.kind == "vllm":
+        return [
+            f"cluster.engine_gpus={cluster.engine_gpus:g}: the proof of weights reads whole modules, so an engine "
+            f"over several devices can be planned for but not started yet; use 1, and more engines"
+        ]
+    return []
 
 
 def written(bundle: Bundle) -> str:

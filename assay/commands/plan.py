@@ -15,7 +15,7 @@ from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
 from assay.sizes import ModelSize, of_policy
 from grpo.footprint import engine_parts, gib, in_transit, memory_missing, sequence_cache, trainer_parts
-from grpo.placement import SLOTS, Kind, Node, Placement, kinds, place, written
+from grpo.placement import SLOTS, Kind, Node, Placement, kinds, not_yet, place, written
 
 NODE_WORDS = ("cpus", "gpus", "gpu_gib", "ram_gib", "count")
 
@@ -49,6 +49,7 @@ def plan(config: RunConfig, size: ModelSize, nodes: Sequence[Node]) -> tuple[lis
     placement = place(wanted, nodes)
     missing = [
         *placement.missing,
+        *not_yet(config.cluster, config.rollouts),
         *memory_missing(
             config.cluster,
             engine,
