@@ -39,6 +39,7 @@ from rollouts.config import RolloutConfig
 from rollouts.engine import Sampling
 from rollouts.pool import RolloutPool
 
+DEAD = "(dead)"  #: and not to come back
 NODE_LABEL = "ray.io/node-id"
 REWARD_MODEL = Kind(name="reward-model", count=1, bundle={"CPU": 1.0}, strategy="PACK")
 
@@ -136,10 +137,18 @@ class Proxy:
             try:
                 self._wait(self._actor.versions.remote(), "its new start")
                 return
-            except RayActorError:
-                if self._cluster.whereabouts(self._actor)[1] == "(dead)":
+            except RayActorError:  # at once, while it is being restarted
+                if self._settled() == DEAD:
                     return
-                time.sleep(0.2)
+                time.sleep(1.0)
+
+    def _settled(self) -> str:
+        """Where the actor is, or what it waits for. Raises InfraFailure where no node is left for it."""
+        alive, where = self._cluster.whereabouts(self._actor)
+        missing = "" if alive or where == DEAD else self._cluster.missing()
+        if missing:
+            raise InfraFailure(f"{self._name} has no node left to run on: {missing}")
+        return where
 
     def _wait(self, reference: Any, what: str) -> Any:
         """The answer. Raises InfraFailure after `call_timeout_s`, or where the actor has no node left to live on."""
@@ -151,10 +160,7 @@ class Proxy:
                 return ray.get(reference, timeout=max(0.0, min(config.stall_report_s, left)))
             except GetTimeoutError:
                 waited = time.monotonic() - started
-            alive, where = self._cluster.whereabouts(self._actor)
-            missing = "" if alive else self._cluster.missing()
-            if missing:
-                raise InfraFailure(f"{self._name} has no node left to run on: {missing}")
+            where = self._settled()
             if waited >= config.call_timeout_s:
                 ray.kill(self._actor, no_restart=not self._restarts)
                 raise InfraFailure(
