@@ -24,6 +24,7 @@ COMMANDS = {
     "reward": ("reward", "check a reward: gold, empty, wrong, constant and tampering answers to each task"),
     "report": ("report", "write RUN/report.html from what a run left behind"),
     "sandbox": ("sandbox", "build the image of the docker tier; test every language in a tier"),
+    "plan": ("plan", "what a run would take and where it would go, before anything is loaded"),
     "doctor": ("doctor", "what this machine offers: versions, compilers, isolation, devices"),
 }
 
@@ -76,6 +77,16 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that replace the file's")
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_arguments(parser)
+    parser.add_argument(
+        "--node",
+        action="append",
+        metavar="gpus=8,gpu_gib=80,cpus=96,ram_gib=1024,count=2",
+        help="plan for such nodes, the first being the driver's, in place of this machine or cluster.address",
+    )
 
 
 def _grpo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,6 +148,7 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "reward": _reward_arguments,
     "report": _report_arguments,
     "sandbox": _sandbox_arguments,
+    "plan": _plan_arguments,
     "doctor": _no_arguments,
 }
 

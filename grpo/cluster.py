@@ -1,83 +1,112 @@
 """Ray, in one place: the actors that hold engines, reward workers and the reward model, and proxies that call them.
 
 Every class here is a thin actor around a plain class that runs just as well in-process. A proxy looks like the
-plain object, waits for the answer, says who waits for what when none comes, and turns a dead actor into
+plain object, waits for the answer, says who waits for what when none comes, and turns a dead or silent actor into
 `InfraFailure`. Actors run in an empty working directory: Ray would otherwise put the driver's directory first on
 their path, where a user's own `rewards.py` would shadow ours.
+
+`grpo.placement` says which node each actor goes to. Engines take bundles of a placement group, pinned there: they hold
+weights and do not move. Reward workers only lean to their node, so that one whose node dies starts anew on another.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from assay.errors import AssayError, EnvironmentProblem, InfraFailure
 from assay.shadow import check_shadowing
+from assay.types import RolloutGroup, Task
+from grpo import versions
 from grpo.config import ClusterConfig
+from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, place, written
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
+from rollouts.engine import Sampling
 from rollouts.pool import RolloutPool
 
-SLOTS = 1024
-#: of actors whose answer depends on the question alone: Ray starts a dead one again and asks it again
-STATELESS = {"num_cpus": 1, "max_restarts": -1, "max_task_retries": 2}
+DEAD = "(dead)"  #: and not to come back
+NODE_LABEL = "ray.io/node-id"
+REWARD_MODEL = Kind(name="reward-model", count=1, bundle={"CPU": 1.0}, strategy="PACK")
 
 
-class EngineActor:
-    """Holds one vLLM engine."""
+class Holder:
+    """An actor's common part: the object it holds, called by name, and what it runs."""
+
+    held: Any
+
+    def call(self, method: str, *args: Any) -> Any:
+        return getattr(self.held, method)(*args)
+
+    def versions(self) -> dict[str, str]:
+        return versions.installed()
+
+
+class EngineActor(Holder):
+    """Holds one engine."""
 
     def __init__(self, model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> None:
         check_shadowing()
-        from rollouts.vllm import VLLMEngine
-
-        self.engine = VLLMEngine(
-            model, config.engine, config.proof, max_model_len=max_model_len, eos_token_id=eos_token_id
-        )
-
-    def call(self, method: str, *args: Any) -> Any:
-        return getattr(self.engine, method)(*args)
+        self.held = ENGINES[config.engine.kind](model, config, max_model_len, eos_token_id)
 
 
-class RewardActor:
+class RewardActor(Holder):
     """Holds one scorer and with it one sandbox."""
 
     def __init__(self, config: RewardsConfig) -> None:
         check_shadowing()
         from rewards.scorer import Scorer
 
-        self.scorer = Scorer(config)
-
-    def call(self, method: str, *args: Any) -> Any:
-        return getattr(self.scorer, method)(*args)
+        self.held = Scorer(config)
 
 
-class RewardModelActor:
+class RewardModelActor(Holder):
     """Holds the learned reward model."""
 
     def __init__(self, folder: str) -> None:
         check_shadowing()
         from rewards.model.score import RewardModelScorer
 
-        self.scorer = RewardModelScorer(folder)
+        self.held = RewardModelScorer(folder)
 
-    def call(self, method: str, *args: Any) -> Any:
-        return getattr(self.scorer, method)(*args)
+
+def _vllm(model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> Any:
+    from rollouts.vllm import VLLMEngine
+
+    return VLLMEngine(model, config.engine, config.proof, max_model_len=max_model_len, eos_token_id=eos_token_id)
+
+
+def _fake(model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> Any:
+    """Answers with a beginning of the prompt, so that its text has words of the task in it."""
+    from rollouts.fake import FakeEngine
+
+    return FakeEngine(lambda prompt, draw: [*prompt[: draw.randint(1, len(prompt))], eos_token_id])
+
+
+ENGINES: dict[str, Callable[[str, RolloutConfig, int, int], Any]] = {"vllm": _vllm, "fake": _fake}
 
 
 class Proxy:
-    """Calls `method(*args)` of the object inside an actor and waits, aloud."""
+    """Calls `method(*args)` of the object inside an actor and waits, aloud and not for ever."""
 
-    def __init__(self, name: str, actor: Any, stall_report_s: float) -> None:
-        self._name, self._actor, self._stall_s = name, actor, stall_report_s
+    def __init__(self, name: str, actor: Any, cluster: Cluster, restarts: bool) -> None:
+        self._name, self._actor, self._cluster, self._restarts = name, actor, cluster, restarts
+        self._then = "started anew" if restarts else "another takes its place"
+        self._tasks: Mapping[tuple[int, ...], str] = {}
 
     def __getattr__(self, method: str) -> Any:
         if method.startswith("_"):
@@ -87,40 +116,103 @@ class Proxy:
     def _ask(self, method: str, *args: Any) -> Any:
         if not ray.is_initialized():
             raise InfraFailure(f"{self._name}: Ray was shut down before {method}")
-        reference = self._actor.call.remote(method, *args)
-        waited = 0.0
-        while True:
+        what = f"{method}{_about(args, self._tasks)}"
+        for again in (self._restarts, False):  # what starts anew answers by the question alone: it is asked again
             try:
-                return ray.get(reference, timeout=self._stall_s)
-            except GetTimeoutError:
-                waited += self._stall_s
-                size = f" of {len(args[0])}" if args and hasattr(args[0], "__len__") else ""
-                print(f"still waiting for {self._name}: {method}{size}, {waited:.0f} s", file=sys.stderr, flush=True)
+                return self._wait(self._actor.call.remote(method, *args), what)
+            except InfraFailure:
+                self._revive()
+                raise
             except RayTaskError as error:
                 if isinstance(error.cause, AssayError):
                     raise error.cause from None
                 raise
-            except RayActorError as error:
-                raise InfraFailure(f"{self._name} died during {method}: {_first_line(error)}") from None
+            except (RayActorError, ActorUnschedulableError) as error:
+                self._revive()
+                if not again:
+                    raise InfraFailure(f"{self._name} died during {what}: {_first_line(error)}") from None
+        raise AssertionError("unreachable: the second try answers or raises")
+
+    def _revive(self) -> None:
+        """Wait, where Ray starts the actor anew, until it is there again: whoever tries next shall not find it dead."""
+        started = time.monotonic()
+        while self._restarts and time.monotonic() - started < self._cluster.config.call_timeout_s:
+            try:
+                self._wait(self._actor.versions.remote(), "its new start")
+                return
+            except RayActorError:  # at once, while it is being restarted
+                if self._settled() == DEAD:
+                    return
+                time.sleep(1.0)
+
+    def _settled(self) -> str:
+        """Where the actor is, or what it waits for. Raises InfraFailure where no node is left for it."""
+        alive, where = self._cluster.whereabouts(self._actor)
+        missing = "" if alive or where == DEAD else self._cluster.missing()
+        if missing:
+            raise InfraFailure(f"{self._name} has no node left to run on: {missing}")
+        return where
+
+    def _wait(self, reference: Any, what: str) -> Any:
+        """The answer. Raises InfraFailure after `call_timeout_s`, or where the actor has no node left to live on."""
+        config = self._cluster.config
+        started = time.monotonic()
+        while True:
+            left = config.call_timeout_s - (time.monotonic() - started)
+            try:
+                return ray.get(reference, timeout=max(0.0, min(config.stall_report_s, left)))
+            except GetTimeoutError:
+                waited = time.monotonic() - started
+            where = self._settled()
+            if waited >= config.call_timeout_s:
+                ray.kill(self._actor, no_restart=not self._restarts)
+                raise InfraFailure(
+                    f"{self._name} {where}: no answer to {what} within cluster.call_timeout_s="
+                    f"{config.call_timeout_s:g}; killed, and {self._then}"
+                )
+            say(
+                f"still waiting for {self._name} {where}: {what}, {waited:.0f} s; "
+                f"after {config.call_timeout_s:g} s it is killed, and {self._then}"
+            )
 
     def wait_ready(self) -> None:
-        """Wait until the object inside is made. Raises EnvironmentProblem with the cause where it could not be."""
+        """Wait until the object inside is made, of our own versions. Raises EnvironmentProblem with the cause."""
         try:
-            ray.get(self._actor.__ray_ready__.remote())
-        except RayActorError as error:
+            theirs = self._wait(self._actor.versions.remote(), "its start")
+        except (RayActorError, ActorUnschedulableError) as error:
             raise EnvironmentProblem(f"{self._name} could not start: {_last_line(error)}") from None
+        except InfraFailure as failure:
+            raise EnvironmentProblem(f"{failure}") from None
+        different = versions.differences(versions.installed(), theirs)
+        if different:
+            raise EnvironmentProblem(
+                f"{self._name} {self._cluster.whereabouts(self._actor)[1]} runs other versions: "
+                f"{'; '.join(different)}; install the same on every node"
+            )
 
     def close(self) -> None:
         if ray.is_initialized():  # after SIGTERM Ray may be gone already, and a call would start a new one
             ray.kill(self._actor, no_restart=True)
 
 
+class NamedRollouts(RolloutPool):
+    """Tells its proxies which task a prompt belongs to: an engine sees tokens alone, the watchdog should say more."""
+
+    def generate(self, tasks: Sequence[Task], sampling: Sampling) -> list[RolloutGroup]:
+        names = {self.prompt_ids(task): task.id for task in tasks}
+        for engine in self._engines:
+            engine._tasks = names  # type: ignore[attr-defined]
+        return super().generate(tasks, sampling)
+
+
 class Cluster:
     """The actors of one run. Use it as a context manager: whatever happens, nothing is left running."""
 
     def __init__(self, config: ClusterConfig) -> None:
-        self._config = config
+        self.config = config
         self._proxies: list[Proxy] = []
+        self._groups: list[Any] = []
+        self._kinds: list[Kind] = []
         self._own = config.address is None
         self._empty = tempfile.TemporaryDirectory(prefix="assay-actors-")
 
@@ -128,21 +220,23 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         local = {
-            "num_cpus": SLOTS,  # not cores: on one machine the parts take turns, so none may wait for a slot
-            "object_store_memory": int(self._config.object_store_gib * 2**30),
+            "num_cpus": SLOTS,
+            "object_store_memory": int(self.config.object_store_gib * 2**30),
             "include_dashboard": False,
         }
         before = signal.getsignal(signal.SIGTERM)
         try:
+            _knock(self.config.address)
             ray.init(
-                address=self._config.address,
+                address=self.config.address or "local",  # without a word Ray would join whatever runs on this machine
                 log_to_driver=True,
                 logging_level="ERROR",
                 runtime_env={"working_dir": self._empty.name, "env_vars": _python_path()},
                 **(local if self._own else {}),
             )
-        except (ConnectionError, RayError, OSError, ValueError) as error:
-            raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}") from None
+        except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
+            to = "" if self._own else f"; cluster.address={self.config.address}: is a cluster of our version there?"
+            raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}{to}") from None
         finally:
             # Ray's own handler leaves by SystemExit in the midst of whatever runs: nothing could say how to go on.
             if threading.current_thread() is threading.main_thread():
@@ -152,22 +246,29 @@ class Cluster:
     def __exit__(self, *exc: object) -> None:
         for proxy in self._proxies:
             proxy.close()
+        for group in self._groups if ray.is_initialized() else ():
+            remove_placement_group(group)
         self._proxies.clear()
+        self._groups.clear()
         ray.shutdown()
         self._empty.cleanup()
 
     def rollouts(self, model: str | Path, config: RolloutConfig, tokenizer: Any, *, max_model_len: int) -> RolloutPool:
         """Engines on `model`'s architecture; the weights that count come by `sync`."""
-        options = {
-            "num_cpus": self._config.engine_cpus,
-            "num_gpus": self._config.engine_gpus,
-            "runtime_env": {"env_vars": {**_python_path(), **_engine_env(config)}},
-        }
+        unsupported = not_yet(self.config, config)
+        if unsupported:
+            raise EnvironmentProblem("; ".join(unsupported))
+        *before, kind = kinds(self.config, config)
+        for trainer in before:
+            self._set_aside(trainer)
+        group = self._group(kind, self._place(kind))
+        options = {"runtime_env": {"env_vars": {**_python_path(), **_engine_env(config)}}}
         where = str(Path(model).resolve()) if Path(model).exists() else str(model)
         arguments = (where, config, max_model_len, tokenizer.eos_token_id)
 
         def start(i: int) -> Proxy:
-            return self._start(EngineActor, f"rollouts/{i}", options, *arguments)
+            bundle = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i)
+            return self._start(EngineActor, kind.actor(i), kind, bundle, False, *arguments, **options)
 
         def restart(i: int) -> Proxy:
             engine = start(i)
@@ -177,29 +278,138 @@ class Cluster:
                 raise InfraFailure(str(problem)) from None
             return engine
 
-        engines = [start(i) for i in range(config.engine.engines)]
+        engines = [start(i) for i in range(kind.count)]
         for engine in engines:
             engine.wait_ready()
-        return RolloutPool(engines, tokenizer, config.proof, restart)
+        return NamedRollouts(engines, tokenizer, config.proof, restart)
 
     def rewards(self, config: RewardsConfig, reward_model: str | Path | None = None) -> RewardPool:
         """Reward workers, and the learned reward model beside them where there is one."""
-        workers = [self._start(RewardActor, f"rewards/{i}", STATELESS, config) for i in range(config.workers)]
+        kind = kinds(self.config, rewards=config)[-1]
+        workers = [
+            self._restarting(RewardActor, kind.actor(i), kind, node, config) for i, node in enumerate(self._place(kind))
+        ]
         for worker in workers:
             worker.wait_ready()
         return RewardPool(workers, config, self.reward_model(reward_model) if reward_model else None)
 
     def reward_model(self, folder: str | Path) -> Any:
-        proxy = self._start(RewardModelActor, "reward-model", STATELESS, str(Path(folder).resolve()))
+        (node,) = self._place(REWARD_MODEL)
+        proxy = self._restarting(RewardModelActor, "reward-model", REWARD_MODEL, node, str(Path(folder).resolve()))
         proxy.wait_ready()
         return proxy
 
-    def _start(self, cls: type, name: str, options: dict[str, Any], *args: Any) -> Proxy:
+    # -- who is where -------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[Node]:
+        """What each living node offers in all."""
+        here = ray.get_runtime_context().get_node_id()
+        return [
+            Node(
+                name=f"{row['NodeManagerHostname']}:{row['NodeID'][:8]}",
+                id=row["NodeID"],
+                resources={
+                    k: v for k, v in row["Resources"].items() if not k.startswith(("node:", "memory", "object"))
+                },
+                driver=row["NodeID"] == here,
+                ram_bytes=int(row["Resources"].get("memory", 0)),
+            )
+            for row in ray.nodes()
+            if row["Alive"]
+        ]
+
+    def missing(self) -> str:
+        """What of this run has no place on the nodes that live; empty where all have."""
+        return "; ".join(place(self._kinds, self.nodes()).missing)
+
+    def whereabouts(self, actor: Any) -> tuple[bool, str]:
+        """Whether an actor lives, and `on HOST:NODE, pid 7` or what it waits for."""
+        row = ray._private.state.actors(actor._actor_id.hex()) or {}
+        state, address = row.get("State", "unknown"), row.get("Address", {})
+        if state != "ALIVE":
+            return False, f"({state.lower().replace('_', ' ')})"
+        names = {n["NodeID"]: n["NodeManagerHostname"] for n in ray.nodes()}
+        node = address.get("NodeID", "")
+        return True, f"on {names.get(node, 'a lost node')}:{node[:8]}, pid {row.get('Pid')}"
+
+    def _place(self, kind: Kind) -> list[str]:
+        """Node ids for the bundles of a kind, beside those placed before. Raises EnvironmentProblem."""
+        nodes = self.nodes()
+        placement = place([*self._kinds, kind], nodes)
+        if placement.missing:
+            raise EnvironmentProblem("the cluster is too small: " + "; ".join(placement.missing))
+        self._kinds.append(kind)
+        ids = {node.name: node.id for node in nodes}
+        return [ids[placement.nodes[kind.actor(i)]] for i in range(kind.count)]
+
+    def _group(self, kind: Kind, places: Sequence[str]) -> Any:
+        """A placement group, each bundle on its node. Raises EnvironmentProblem where others hold what it wants."""
+        labels = [{NODE_LABEL: node} for node in places]
+        group = placement_group([dict(kind.bundle)] * kind.count, strategy=kind.strategy, bundle_label_selector=labels)
+        self._groups.append(group)
+        started = time.monotonic()
+        while not group.wait(min(self.config.stall_report_s, self.config.call_timeout_s)):
+            waited = time.monotonic() - started
+            line = f"{kind.count} {kind.name} of {written(kind.bundle)}, which others hold: {_free(kind)}"
+            if waited >= self.config.call_timeout_s:
+                raise EnvironmentProblem(f"no room within cluster.call_timeout_s={waited:.0f} for {line}")
+            say(f"still waiting for room for {line}, {waited:.0f} s")
+        return group
+
+    def _set_aside(self, trainer: Kind) -> None:
+        """Keep the trainer's devices from everybody else, and show this process no others."""
+        group = self._group(trainer, self._place(trainer))
+        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+        ask = ray.remote(_devices).options(num_cpus=0, num_gpus=trainer.bundle["GPU"], scheduling_strategy=strategy)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ray.get(ask.remote()))
+
+    def _restarting(self, cls: type, name: str, kind: Kind, node: str, *args: Any) -> Proxy:
+        strategy = NodeAffinitySchedulingStrategy(node, soft=True)
+        return self._start(cls, name, kind, strategy, True, *args, max_restarts=-1)
+
+    def _start(
+        self, cls: type, name: str, kind: Kind, strategy: Any, restarts: bool, *args: Any, **options: Any
+    ) -> Proxy:
         if not ray.is_initialized():  # or Ray would start a cluster for it
             raise InfraFailure(f"{name}: Ray was shut down before it could start")
-        proxy = Proxy(name, ray.remote(cls).options(**options).remote(*args), self._config.stall_report_s)
+        others = dict(kind.bundle)
+        taken = {"num_cpus": others.pop("CPU", 0.0), "num_gpus": others.pop("GPU", 0.0), "resources": others}
+        actor = ray.remote(cls).options(scheduling_strategy=strategy, **taken, **options).remote(*args)
+        proxy = Proxy(name, actor, self, restarts)
         self._proxies.append(proxy)
         return proxy
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _knock(address: str | None) -> None:
+    """Raises OSError where nobody listens at HOST:PORT: Ray would try for minutes before it says so."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _devices() -> list[str]:
+    return [str(device) for device in ray.get_runtime_context().get_accelerator_ids().get("GPU", [])]
+
+
+def _free(kind: Kind) -> str:
+    free = ray.available_resources()
+    return f"{written({name: free.get(name, 0.0) for name in kind.bundle})} free in the whole cluster"
+
+
+def _about(args: Sequence[Any], tasks: Mapping[tuple[int, ...], str]) -> str:
+    """` of task 'a/7' and 3 more`: what a call is about, as far as its first argument says."""
+    first = args[0] if args else None
+    if isinstance(first, RolloutGroup):
+        return f" of task {first.task.id!r}, {len(first.completions)} completions"
+    if not hasattr(first, "__len__") or not len(first):
+        return ""
+    name = tasks.get(tuple(first[0])) if tasks and isinstance(first[0], Sequence) else None
+    more = f" and {len(first) - 1} more" if len(first) > 1 else ""
+    return f" of task {name!r}{more}" if name is not None else f" of {len(first)}"
 
 
 def _python_path() -> dict[str, str]:

@@ -145,12 +145,37 @@ class GRPOConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Ray. `address` joins a running cluster; without one, a cluster of its own is started on this machine."""
+    """Ray. `address` joins a running cluster; without one, a cluster of its own is started on this machine.
+
+    `grpo/placement.py` says what goes where, and `assay plan CONFIG` prints it.
+    """
 
     address: str | None = None
+    placement: Literal["colocated", "separate"] = Field(
+        default="colocated", description="engines on the trainer's devices, or on others"
+    )
+    trainer_gpus: int = Field(default=0, ge=0, description="separate: devices of the driver's node set aside for it")
     engine_cpus: float = Field(default=1.0, ge=0)
-    engine_gpus: float = Field(default=0.0, ge=0)
+    engine_gpus: float = Field(default=0.0, ge=0, description="of one engine; from 2 on it is tensor parallel")
+    engine_resources: dict[str, float] = Field(
+        default_factory=dict, description="Ray resources of one engine beside them"
+    )
+    reward_cpus: float = Field(default=1.0, ge=0)
+    reward_resources: dict[str, float] = Field(
+        default_factory=dict, description="of one reward worker: marks its nodes"
+    )
     object_store_gib: float = Field(default=0.25, gt=0, description="of a cluster started here")
     stall_report_s: float = Field(
         default=60.0, gt=0, description="say who waits for what after so long without an answer"
     )
+    call_timeout_s: float = Field(
+        default=7200.0, gt=0, description="a call without an answer for so long has failed; its actor is started anew"
+    )
+
+    @model_validator(mode="after")
+    def _devices_are_whole(self) -> ClusterConfig:
+        if self.engine_gpus > 1 and self.engine_gpus != int(self.engine_gpus):
+            raise ValueError(f"engine_gpus={self.engine_gpus}: above 1 an engine takes whole devices")
+        if self.trainer_gpus and self.placement == "colocated":
+            raise ValueError("trainer_gpus sets devices aside, which placement: separate does; leave one of them out")
+        return self

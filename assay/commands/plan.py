@@ -1,0 +1,159 @@
+"""`assay plan CONFIG`: how large the policy is, what each part takes and where it goes, before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from assay import config as configs
+from assay.commands.schema import RunConfig
+from assay.errors import ConfigError
+from assay.sizes import ModelSize, of_policy
+from grpo.footprint import engine_parts, gib, in_transit, memory_missing, sequence_cache, trainer_parts
+from grpo.placement import SLOTS, Kind, Node, Placement, kinds, not_yet, place, written
+
+NODE_WORDS = ("cpus", "gpus", "gpu_gib", "ram_gib", "count")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """0: everything has a place; 1: something is missing, one line each."""
+    config = configs.load(RunConfig, arguments.config, arguments.overrides)
+    nodes = offered(config, arguments.node or ())
+    lines, missing = plan(config, of_policy(config.policy), nodes)
+    for name, text in lines:
+        print(f"{name:<12}{text}")
+    for line in missing:
+        print(f"{'missing':<12}{line}")
+    return 1 if missing else 0
+
+
+def plan(config: RunConfig, size: ModelSize, nodes: Sequence[Node]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The lines to print, and what is missing."""
+    from assay.logprobs import CHUNK_LOGITS  # torch, but no weights
+
+    sampling, engine = config.rollouts.sampling, config.rollouts.engine
+    longest = max(sampling.max_completion_tokens, config.eval.max_completion_tokens or 0)
+    length = sampling.max_prompt_tokens + longest
+    trainer = None
+    if config.grpo is not None:
+        trained = sampling.max_prompt_tokens + sampling.max_completion_tokens
+        trainer = trainer_parts(size, config.grpo, trained, CHUNK_LOGITS)
+    on_devices = any(node.resources.get("GPU", 0) for node in nodes)
+    one = engine_parts(size, engine, length, max(1, int(config.cluster.engine_gpus)) if on_devices else 0)
+    wanted = kinds(config.cluster, config.rollouts, config.rewards)
+    placement = place(wanted, nodes)
+    missing = [
+        *placement.missing,
+        *not_yet(config.cluster, config.rollouts),
+        *memory_missing(
+            config.cluster,
+            engine,
+            nodes,
+            placement,
+            trainer=trainer,
+            one_engine=one,
+            one_sequence=sequence_cache(size, engine, length),
+            transit=in_transit(size),
+        ),
+    ]
+    lines = [("policy", _policy(size))]
+    if trainer is not None:
+        lines.append(("trainer", f"float32, on one device: {_sum(trainer)} (activations and logits: estimates)"))
+    lines.append(("engine", f"{engine.dtype}, {'a device' if on_devices else 'each'}: {_sum(one)}"))
+    lines.append(
+        ("", f"of {engine.max_num_seqs} sequences x {length:,} tokens, {size.cached_per_token:,} numbers a token")
+    )
+    lines.append(("sync", f"{gib(in_transit(size))} of memory on the driver's node for weights on their way"))
+    lines.append(("placement", f"{config.cluster.placement}: " + "; ".join(map(_kind, wanted))))
+    lines += [("node", f"{_node(node)}: {_actors(node, placement)}") for node in nodes]
+    return lines, missing
+
+
+def offered(config: RunConfig, described: Sequence[str]) -> list[Node]:
+    """The nodes described on the command line; else those of `cluster.address`; else this machine."""
+    if described:
+        return described_nodes(described)
+    if config.cluster.address is not None:
+        from grpo.cluster import Cluster
+
+        with Cluster(config.cluster) as cluster:
+            return cluster.nodes()
+    return [this_machine()]
+
+
+def described_nodes(words: Sequence[str]) -> list[Node]:
+    """`gpus=8,gpu_gib=80,cpus=96,ram_gib=1024,count=2,reward=1`: other words are Ray resources. The driver's first."""
+    nodes: list[Node] = []
+    for word in words:
+        try:
+            values = {key: float(value) for key, _, value in (part.partition("=") for part in word.split(","))}
+        except ValueError:
+            raise ConfigError(f"--node {word!r}: expected {','.join(f'{w}=N' for w in NODE_WORDS)}") from None
+        resources = {"CPU": values.get("cpus", 1.0), "GPU": values.get("gpus", 0.0)}
+        resources |= {key: value for key, value in values.items() if key not in NODE_WORDS}
+        for _ in range(int(values.get("count", 1))):
+            nodes.append(
+                Node(
+                    name=f"node{len(nodes)}",
+                    resources={key: value for key, value in resources.items() if value},
+                    driver=not nodes,
+                    ram_bytes=int(values.get("ram_gib", 0) * 2**30),
+                    gpu_bytes=int(values.get("gpu_gib", 0) * 2**30),
+                )
+            )
+    return nodes
+
+
+def this_machine() -> Node:
+    """As a cluster of our own would offer it: slots without number, and the devices the driver lists."""
+    devices = _devices()
+    return Node(
+        name=socket.gethostname(),
+        resources={"CPU": float(SLOTS), **({"GPU": float(len(devices))} if devices else {})},
+        driver=True,
+        ram_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpu_bytes=min(devices, default=0),
+    )
+
+
+def _devices() -> list[int]:
+    """Bytes of each NVIDIA device, as nvidia-smi tells; torch would start a context on it."""
+    if shutil.which("nvidia-smi") is None or not Path("/dev").exists():
+        return []
+    ask = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    done = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
+    return [int(line) << 20 for line in done.stdout.split() if line.isdigit()] if done.returncode == 0 else []
+
+
+def _policy(size: ModelSize) -> str:
+    return f"{size.kind}, {size.parameters:,} parameters, {size.active:,} active per token, {size.layers} layers"
+
+
+def _sum(parts: Mapping[str, int]) -> str:
+    return " + ".join(f"{name} {gib(n)}" for name, n in parts.items() if n) + f" = {gib(sum(parts.values()))}"
+
+
+def _kind(kind: Kind) -> str:
+    return f"{kind.count} {kind.name} of {written(kind.bundle)} ({kind.strategy})"
+
+
+def _node(node: Node) -> str:
+    memory = f", {gib(node.ram_bytes)} of memory" if node.ram_bytes else ""
+    device = f" of {gib(node.gpu_bytes)}" if node.gpu_bytes else ""
+    listed = [f"{n:g} {name}{device if name == 'GPU' else ''}" for name, n in node.resources.items()]
+    return f"{node.name} ({' + '.join(listed)}{memory})"
+
+
+def _actors(node: Node, placement: Placement) -> str:
+    """`trainer, rollouts 0 1, rewards 0`"""
+    here: dict[str, list[str]] = {"trainer": []} if node.driver else {}
+    for actor, where in placement.nodes.items():
+        kind, _, index = actor.partition("/")
+        if where == node.name and kind != "trainer":
+            here.setdefault(kind, []).append(index)
+    return ", ".join(f"{kind} {' '.join(indices)}".strip() for kind, indices in here.items()) or "nothing"

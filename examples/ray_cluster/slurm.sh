@@ -1,0 +1,33 @@
+#!/bin/bash
+# One allocation: the first node is the head with the devices, the others judge. Not run by us; adapt what is marked.
+#SBATCH --job-name=assay
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=32        # adapt
+#SBATCH --gres=gpu:2              # adapt; a heterogeneous job saves the devices of the reward nodes
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:TERM@300       # five minutes to finish the step and write a checkpoint
+set -euo pipefail
+
+source "$HOME/assay/.venv/bin/activate"   # adapt: the same path on every node
+config=${1:?usage: sbatch slurm.sh RUN.yaml}
+port=6379
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes[0]}
+
+srun --nodes=1 --ntasks=1 --overlap -w "$head" \
+    ray start --head --node-ip-address="$head" --port="$port" --num-cpus="$SLURM_CPUS_PER_TASK" \
+    --disable-usage-stats --block &
+sleep 15
+for node in "${nodes[@]:1}"; do
+    srun --nodes=1 --ntasks=1 --overlap -w "$node" \
+        ray start --address="$head:$port" --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus=0 \
+        --resources="{\"reward\": $SLURM_CPUS_PER_TASK}" --disable-usage-stats --block &
+done
+sleep 15
+
+# This script runs on the first node, so the trainer does too. SIGTERM is passed on: the run stops after its step.
+assay grpo "$config" cluster.address="$head:$port" &
+run=$!
+trap 'kill -TERM "$run"; wait "$run"' TERM
+wait "$run"

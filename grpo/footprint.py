@@ -1,0 +1,113 @@
+"""How much memory the parts of a run take, before anything is loaded. Bytes; no torch.
+
+The trainer holds the policy, its gradient, AdamW's two moments and the reference in fp32: 4 + 4 + 8 + 4 bytes a
+parameter, on one device, plus what a micro-batch leaves for the backward pass (an estimate) and a chunk of logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from assay.sizes import WIDTH, ModelSize
+from grpo.config import ClusterConfig, GRPOConfig
+from grpo.placement import Node, Placement
+from rollouts.config import EngineConfig
+
+FP32 = 4
+LIVE_CHUNKS = 4  #: of logits at once: the product, its tempered copy, softmax, gradient
+
+Parts = Mapping[str, int]  #: what -> bytes
+
+
+def trainer_parts(size: ModelSize, config: GRPOConfig, length: int, chunk_logits: int) -> dict[str, int]:
+    """`length`: the longest prompt + completion, which a micro-batch holds even where it is above its limit."""
+    positions = max(config.micro_batch_tokens, length)
+    saved = size.saved_per_token
+    if config.gradient_checkpointing:  # the input of each layer, and the inside of one
+        saved = size.layers * size.hidden + saved // size.layers
+    weights = FP32 * size.parameters
+    return {
+        "weights": weights,
+        "gradient": weights,
+        "Adam": 2 * weights,
+        "reference": 0 if config.kl.estimator == "none" else weights,
+        "activations": FP32 * saved * positions,
+        "logits": LIVE_CHUNKS * FP32 * min(chunk_logits, size.vocabulary * positions),
+    }
+
+
+def engine_parts(size: ModelSize, config: EngineConfig, length: int, devices: int) -> dict[str, int]:
+    """Of one device, of one engine. Weights are split over its devices; a KV cache is counted whole on each."""
+    wanted = config.max_num_seqs * sequence_cache(size, config, length)
+    return {
+        "weights": WIDTH[config.dtype] * size.parameters // max(1, devices),
+        "KV cache": wanted if devices else min(wanted, config.kv_cache_gib << 30),
+    }
+
+
+def sequence_cache(size: ModelSize, config: EngineConfig, length: int) -> int:
+    """KV cache of one sequence at full length."""
+    return WIDTH[config.dtype] * size.cached_per_token * length
+
+
+def in_transit(size: ModelSize) -> int:
+    """Weights on their way to the engines, on the driver's node: the published copy, and Ray's of it."""
+    return 2 * FP32 * size.parameters
+
+
+def memory_missing(
+    cluster: ClusterConfig,
+    engine: EngineConfig,
+    nodes: Sequence[Node],
+    placement: Placement,
+    *,
+    trainer: Parts | None,
+    one_engine: Parts,
+    one_sequence: int,
+    transit: int,
+) -> list[str]:
+    """What does not fit, one line each. Memory that a node does not tell (0 bytes) is not judged."""
+    found = []
+    held = 0 if trainer is None else sum(trainer.values())
+    for node in nodes:
+        engines = sum(1 for actor, where in placement.nodes.items() if where == node.name and "rollouts/" in actor)
+        on_devices = node.resources.get("GPU", 0) > 0
+        if on_devices:
+            found += _device(cluster, engine, node, held if node.driver else 0, engines, one_engine, one_sequence)
+        ram = (transit if node.driver else 0) + (0 if on_devices else engines * sum(one_engine.values()))
+        ram += held if node.driver and not on_devices else 0
+        if 0 < node.ram_bytes < ram:
+            found.append(
+                f"{node.name}: {gib(ram)} of memory wanted, {gib(node.ram_bytes)} there; lower "
+                f"grpo.micro_batch_tokens or rollouts.engine.engines, or take a smaller policy"
+            )
+    return found
+
+
+def _device(
+    cluster: ClusterConfig, engine: EngineConfig, node: Node, held: int, engines: int, one: Parts, sequence: int
+) -> list[str]:
+    if not node.gpu_bytes:
+        return []
+    found = []
+    share = int(engine.gpu_memory_utilization * node.gpu_bytes)
+    least = one["weights"] + sequence
+    if engines and least > share:
+        found.append(
+            f"{node.name}: an engine wants {gib(least)} a device for its weights and one sequence, "
+            f"rollouts.engine.gpu_memory_utilization leaves {gib(share)} of {gib(node.gpu_bytes)}; raise "
+            f"cluster.engine_gpus (tensor parallel), or shorten the sequences"
+        )
+    beside = share if engines and cluster.placement == "colocated" else 0
+    if held + beside > node.gpu_bytes:
+        found.append(
+            f"{node.name}: the trainer wants {gib(held)} on one device, {gib(node.gpu_bytes - beside)} of "
+            f"{gib(node.gpu_bytes)} are free of the engine; lower grpo.micro_batch_tokens, set "
+            f"grpo.gradient_checkpointing, place the engines apart, or take a smaller policy"
+        )
+    return found
+
+
+def gib(amount: int) -> str:
+    """12,345,678 -> `11.8 MiB`; GiB from one on."""
+    return f"{amount / 2**30:,.2f} GiB" if amount >= 2**30 else f"{amount / 2**20:,.1f} MiB"

@@ -1,0 +1,105 @@
+"""Who goes where, as arithmetic: no Ray here."""
+
+from __future__ import annotations
+
+import pytest
+
+from assay.config import validate
+from assay.errors import ConfigError
+from grpo.config import ClusterConfig
+from grpo.placement import SLOTS, Node, Placement, kinds, place
+from rewards.config import RewardsConfig
+from rollouts.config import EngineConfig, RolloutConfig
+
+LAPTOP = Node(name="laptop", resources={"CPU": SLOTS}, driver=True)
+GPUS = Node(name="gpus", resources={"CPU": 96.0, "GPU": 8.0}, driver=True)
+MORE_GPUS = Node(name="more", resources={"CPU": 96.0, "GPU": 8.0})
+CPUS = Node(name="cpus", resources={"CPU": 64.0, "reward": 40.0})
+
+
+def placed(nodes: list[Node], engines: int = 1, workers: int = 1, **cluster: object) -> Placement:
+    config = validate(ClusterConfig, cluster, "test")
+    return place(
+        kinds(config, RolloutConfig(engine=EngineConfig(engines=engines)), RewardsConfig(workers=workers)), nodes
+    )
+
+
+def test_the_defaults_take_one_slot_each_and_always_fit_on_one_machine():
+    plan = placed([LAPTOP], engines=4, workers=64)
+    assert plan.missing == ()
+    assert set(plan.nodes.values()) == {"laptop"} and len(plan.nodes) == 68
+    assert [(k.name, k.count, dict(k.bundle)) for k in plan.kinds] == [
+        ("rollouts", 4, {"CPU": 1.0}),
+        ("rewards", 64, {"CPU": 1.0}),
+    ]
+
+
+def test_colocated_engines_lie_on_the_drivers_node():
+    plan = placed([MORE_GPUS, GPUS], engines=2, engine_gpus=4)
+    assert {plan.nodes["rollouts/0"], plan.nodes["rollouts/1"]} == {"gpus"}
+    plan = placed([MORE_GPUS, GPUS], engines=3, engine_gpus=4)
+    assert len(plan.missing) == 1 and "set cluster.placement: separate" in plan.missing[0]
+
+
+def test_separate_engines_leave_the_trainers_devices_alone():
+    plan = placed([GPUS, MORE_GPUS], engines=3, engine_gpus=4, placement="separate", trainer_gpus=4)
+    assert plan.missing == ()
+    assert plan.nodes["trainer/0"] == "gpus"
+    assert sorted(plan.nodes[f"rollouts/{i}"] for i in range(3)) == ["gpus", "more", "more"]
+    assert placed([GPUS, MORE_GPUS], engines=4, engine_gpus=4, placement="separate", trainer_gpus=4).missing
+
+
+def test_an_engine_never_spans_two_nodes():
+    one_short = [Node(name=f"n{i}", resources={"CPU": 8.0, "GPU": 3.0}, driver=i == 0) for i in range(4)]
+    plan = placed(one_short, engine_gpus=4, placement="separate")
+    assert plan.missing[0].startswith("rollouts: 0 of 1 have a place; each wants 1 CPU + 4 GPU on one node; n0 has")
+    assert "lower rollouts.engine.engines" in plan.missing[0] and "\n" not in plan.missing[0]
+
+
+def test_reward_workers_go_to_nodes_without_devices_and_spread():
+    twin = Node(name="cpus2", resources={"CPU": 64.0})
+    plan = placed([GPUS, CPUS, twin], workers=6, engine_gpus=1)
+    where = [plan.nodes[f"rewards/{i}"] for i in range(6)]
+    assert sorted(where) == ["cpus"] * 3 + ["cpus2"] * 3
+    assert plan.nodes["rollouts/0"] == "gpus"
+
+
+def test_a_resource_of_ones_own_marks_the_reward_nodes():
+    plan = placed([LAPTOP, CPUS], workers=40, reward_resources={"reward": 1})
+    assert {plan.nodes[f"rewards/{i}"] for i in range(40)} == {"cpus"}
+    short = placed([LAPTOP, CPUS], workers=41, reward_resources={"reward": 1}).missing
+    assert short == (
+        "rewards: 40 of 41 have a place; each wants 1 CPU + 1 reward on one node; laptop has 1023 CPU + 0 reward free "
+        "of 1024 CPU + 0 reward; cpus has 24 CPU + 0 reward free of 64 CPU + 40 reward; lower rewards.workers or "
+        "cluster.reward_cpus, or add nodes",
+    )
+
+
+def test_nothing_is_placed_beyond_what_a_node_offers():
+    plan = placed([GPUS, MORE_GPUS, CPUS], engines=4, workers=100, engine_gpus=3, placement="separate", trainer_gpus=2)
+    taken: dict[tuple[str, str], float] = {}
+    for kind in plan.kinds:
+        for index in range(kind.count):
+            for name, amount in kind.bundle.items():
+                key = plan.nodes[kind.actor(index)], name
+                taken[key] = taken.get(key, 0.0) + amount
+    offered = {(n.name, name): amount for n in (GPUS, MORE_GPUS, CPUS) for name, amount in n.resources.items()}
+    assert plan.missing == () and all(amount <= offered[key] for key, amount in taken.items())
+
+
+def test_no_bundle_is_empty():
+    assert [dict(kind.bundle) for kind in placed([LAPTOP], engine_cpus=0, reward_cpus=0).kinds] == [{"CPU": 0.001}] * 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"engine_gpus": 1.5}, "whole devices"),
+        ({"trainer_gpus": 1}, "placement: separate"),
+        ({"placement": "apart"}, "placement"),
+        ({"reward_cpu": 1}, "did you mean 'reward_cpus'"),
+    ],
+)
+def test_settings_that_cannot_mean_anything(keys: dict[str, object], said: str):
+    with pytest.raises(ConfigError, match=said):
+        validate(ClusterConfig, keys, "test")
