@@ -30,7 +30,7 @@ def trainer_parts(size: ModelSize, config: GRPOConfig, length: int, chunk_logits
         "weights": weights,
         "gradient": weights,
         "Adam": 2 * weights,
-        "reference": 0 if config.kl.estimator == "none" else weights,
+        "reference": 0 if str(config.kl.estimator) == "none" else weights,
         "activations": FP32 * saved * positions,
         "logits": LIVE_CHUNKS * FP32 * min(chunk_logits, size.vocabulary * positions),
     }
