@@ -135,7 +135,7 @@ class Cluster:
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
-                address=self._config.address,
+                address=self._config.address or "local",  # without a word Ray would join whatever runs on this machine
                 log_to_driver=True,
                 logging_level="ERROR",
                 runtime_env={"working_dir": self._empty.name, "env_vars": _python_path()},
