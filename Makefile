@@ -1,10 +1,11 @@
 # make demo    the whole recipe on this machine: SFT, preferences, reward model, GRPO, evaluation, report
 # make test    the tests
+# make chaos   kills every kind of worker, and the driver, in every phase of a run, and prints what it cost
 # make clean   removes the environment and what was built; runs/ stays
 # make check   format, lint, types, architecture, tests: what a change has to pass
 PY := .venv/bin/python
 
-.PHONY: setup demo test test-slow check lint lock clean
+.PHONY: setup demo test test-slow chaos check lint lock clean
 
 setup:
 	@requirements/setup.sh
@@ -17,6 +18,9 @@ test: setup
 
 test-slow: setup
 	$(PY) -m pytest -m "slow and not gpu"
+
+chaos: setup
+	$(PY) -m pytest tests/chaos -s
 
 lint: setup
 	.venv/bin/ruff format --check .

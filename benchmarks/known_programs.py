@@ -22,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -327,7 +328,8 @@ def _arguments_of(assertion: str, entry: str) -> list[Any]:
 def _shaped(value: Any, like: Any) -> Any:
     """`value`, as JSON has it, with the types of `like`."""
     if isinstance(value, str) and isinstance(like, complex | float | int):  # Mbpp/124 and 252: numbers as text
-        return complex(value) if isinstance(like, complex) else float(value)
+        with suppress(ValueError):  # a list of both has numbers where this one has words
+            return complex(value) if isinstance(like, complex) else float(value)
     if isinstance(value, list) and isinstance(like, dict | set):  # Mbpp/115: empty ones are dicts there
         return set(value) if value else {}
     if isinstance(value, list) and isinstance(like, list | tuple):

@@ -110,6 +110,11 @@ class RolloutPool:
             self._held = bundle, probe
         return [report for report, _ in proved], max(difference for _, difference in proved)
 
+    def release(self) -> None:
+        """Let go of the weights kept for an engine that dies: new ones are about to be published, and one copy is
+        enough. Until the next sync no engine can be replaced with its weights proved, and none should be asked."""
+        self._held = None
+
     # -- one engine -----------------------------------------------------------------------------------------------
 
     def _generate(self, n: int, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:

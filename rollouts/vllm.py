@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -147,11 +147,11 @@ class VLLMEngine:
             proof_s=time.perf_counter() - loaded,
         )
 
-    def _deliver(self, state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    def _deliver(self, state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """What is handed to vLLM. A seam: the mutation tests break delivery here and must be caught by the proof."""
         return iter(state.items())
 
-    def _prove(self, state: dict[str, Any], version: int) -> tuple[int, float]:
+    def _prove(self, state: Mapping[str, Any], version: int) -> tuple[int, float]:
         from rollouts.holding import check_holding
 
         try:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from rollouts.config import ProofConfig
 
 if TYPE_CHECKING:  # numpy is all that travels; torch is imported where it is used
     import numpy as np
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +83,29 @@ def checkpoint_state(model: Any, state: Mapping[str, Any] | None = None) -> dict
     return dict(revert_weight_conversion(model, dict(model.state_dict() if state is None else state)))
 
 
-def unpack(bundle: WeightBundle) -> dict[str, Any]:
-    """The bundle as torch tensors, after checking that each one arrived as it was sent."""
-    import torch
+class Received(Mapping[str, "torch.Tensor"]):
+    """The tensors of a bundle by name. What cannot be written to, such as Ray's shared memory, is copied when it is
+    asked for, so that one tensor at a time is held twice and never the whole policy."""
 
+    def __init__(self, bundle: WeightBundle) -> None:
+        self._bundle = bundle
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        import torch
+
+        array = self._bundle.tensors[name]
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        return tensor.view(torch.bfloat16) if self._bundle.dtypes[name] == "bfloat16" else tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bundle.tensors)
+
+    def __len__(self) -> int:
+        return len(self._bundle.tensors)
+
+
+def unpack(bundle: WeightBundle) -> Received:
+    """The bundle as torch tensors, after checking that each one arrived as it was sent."""
     damaged = [name for name, array in bundle.tensors.items() if digest(array) != bundle.digests.get(name)]
     missing = sorted(bundle.digests.keys() - bundle.tensors.keys())
     if damaged or missing:
@@ -93,11 +113,7 @@ def unpack(bundle: WeightBundle) -> dict[str, Any]:
             f"weights version {bundle.version} did not arrive as they were published: "
             f"{_some(damaged)} differ, {_some(missing)} missing"
         )
-    state = {}
-    for name, array in bundle.tensors.items():
-        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-        state[name] = tensor.view(torch.bfloat16) if bundle.dtypes[name] == "bfloat16" else tensor
-    return state
+    return Received(bundle)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

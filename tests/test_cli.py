@@ -58,6 +58,8 @@ def config(tmp_path: Path, **tree: object) -> str:
         ("grpo", ["nowhere.yaml"], "nowhere.yaml: cannot be read"),
         ("grpo", [], "name a CONFIG"),
         ("grpo", ["--resume", "nowhere"], "no config.yaml, so not the folder of a run"),
+        ("grpo", ["configs/mbpp.yaml", "--replay", "nowhere"], "--replay nowhere: no samples below nowhere"),
+        ("grpo", ["--resume", "a", "--replay", "b"], "--resume and --replay exclude each other"),
         ("report", ["nowhere"], "nowhere"),
         ("check-tasks", ["nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
         ("check-tasks", ["x", "--format", "apps"], "no such format"),

@@ -75,6 +75,7 @@ class Fleet:
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         """Put the trainer's weights into every engine, with proof."""
+        self.rollouts.release()
         return self.sync(trainer.publish(), trainer.probe(self.probe_sequences))
 
     def close(self) -> None:

@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +43,21 @@ def test_a_tensor_lost_on_the_way_is_named():
     _, sent = bundle()
     with pytest.raises(WeightMismatch, match="b missing"):
         unpack(replace(sent, tensors={"a.weight": sent.tensors["a.weight"]}))
+
+
+def test_of_shared_memory_that_cannot_be_written_to_one_tensor_at_a_time_is_copied():
+    """What an engine holds beyond its own weights while it loads and proves: the largest tensor, not the policy."""
+    sent = publish({str(i): torch.full((64, 64), float(i)) for i in range(20)}, 1)
+    for array in sent.tensors.values():
+        array.flags.writeable = False  # as Ray hands them over
+    state, copies, most = unpack(sent), list[weakref.ref[torch.Tensor]](), 0
+    for name, tensor in state.items():
+        assert torch.equal(tensor, torch.full((64, 64), float(name)))
+        tensor.add_(1)  # a loader may: the copy is its own
+        copies.append(weakref.ref(tensor))
+        most = max(most, sum(copy() is not None for copy in copies))
+    assert most <= 2 and len(copies) == len(state) == 20
+    assert torch.equal(state["7"], torch.full((64, 64), 7.0))
 
 
 def test_the_probe_accepts_rounding_and_a_rare_router_flip():
