@@ -1,0 +1,153 @@
+"""What a weight sync costs: seconds, bytes per second as a share of memcpy, memory beyond the weights, and the proof.
+
+    python benchmarks/sync.py                 a table over all sizes, each in a process of its own
+    python benchmarks/sync.py small medium    some of them
+
+One engine on a CPU in fp32, weights handed over as Ray hands them over: in memory that cannot be written to. A step is
+8 completions of 32 tokens for each of 4 prompts, and one update of the policy on them. "Beyond" is the largest
+resident size during the phase less what was resident before, in units of the weights' size.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {},  # the demo's
+    "medium": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 1024,
+               "moe_intermediate_size": 160, "n_routed_experts": 12},
+    "large": {"hidden_size": 768, "num_hidden_layers": 7, "num_attention_heads": 8, "intermediate_size": 2048,
+              "moe_intermediate_size": 384, "n_routed_experts": 16},
+}  # fmt: skip
+ROUNDS = 3
+PROMPTS, GROUP, TOKENS = 4, 8, 32
+COLUMNS = ("size", "parameters", "MB", "publish", "digests", "load", "modules", "probe", "sync", "of memcpy",
+           "proof / sync", "proof / step", "step", "beyond, trainer", "beyond, engine")  # fmt: skip
+
+
+def main(names: list[str]) -> int:
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("|" + " --- |" * len(COLUMNS))
+    for name in names or list(SIZES):
+        done = subprocess.run(
+            [sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, text=True, check=True, timeout=900
+        )
+        print(line(name, json.loads(done.stdout.splitlines()[-1])), flush=True)
+    return 0
+
+
+def line(name: str, m: dict[str, float]) -> str:
+    proof = m["digests"] + m["modules"] + m["probe"]
+    sync = m["publish"] + m["load"] + proof
+    rate = m["bytes"] / (sync - proof)
+    cells = [name, f"{m['parameters'] / 1e6:.1f} M", f"{m['bytes'] / 1e6:.0f}"]
+    cells += [f"{m[part]:.3f} s" for part in ("publish", "digests", "load", "modules", "probe")]
+    cells += [f"{sync:.3f} s", f"{rate / m['memcpy']:.0%}", f"{proof / sync:.0%}", f"{proof / (m['step'] + sync):.1%}"]
+    cells += [f"{m['step']:.2f} s", f"{m['beyond_trainer']:.2f}", f"{m['beyond_engine']:.2f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def one(name: str) -> dict[str, float]:
+    """Medians over ROUNDS syncs, each after a step."""
+    from assay.policy import InitConfig, PolicyConfig, create_policy
+    from assay.tokenizer import train_tokenizer
+    from grpo.config import GRPOConfig
+    from grpo.trainer import PolicyTrainer
+    from rollouts.config import EngineConfig, ProofConfig
+    from rollouts.vllm import VLLMEngine
+    from rollouts.weights import probe_sequences
+
+    tokenizer = train_tokenizer(["def f(n): return n"], vocab_size=1024)
+    with tempfile.TemporaryDirectory() as folder:
+        path = create_policy(PolicyConfig(init=InitConfig(**SIZES[name])), tokenizer, 0, Path(folder) / "policy")
+        config = GRPOConfig(kl={"coef": 0.0}, learning_rate=1e-5)
+        trainer = PolicyTrainer(path, config, dtype="float32", temperature=1.0, pad_id=tokenizer.pad_token_id)
+        engine = VLLMEngine(str(path), EngineConfig(max_num_seqs=32), ProofConfig(), max_model_len=128, eos_token_id=1)
+        sequences = probe_sequences(len(tokenizer), tokenizer.all_special_ids)
+        rows = [measured(engine, trainer, sequences) for _ in range(ROUNDS + 1)]
+    return {part: median(row[part] for row in rows[1:]) for part in rows[0]}  # the first warms up
+
+
+def measured(engine: Any, trainer: Any, sequences: list[list[int]]) -> dict[str, float]:
+    """One step, then one sync in its parts."""
+    from rollouts.config import ProofConfig
+    from rollouts.weights import compare_probe, digest
+
+    row: dict[str, float] = {"step": timed(lambda: step(engine, trainer))[1]}
+    (bundle, row["publish"]), extra = beyond(lambda: timed(trainer.publish))
+    row["beyond_trainer"] = extra / bundle.size_bytes
+    for array in bundle.tensors.values():
+        array.flags.writeable = False
+    _, once = timed(lambda: [digest(a) for a in bundle.tensors.values()])
+    report, extra = beyond(lambda: engine.load_weights(bundle))
+    row["beyond_engine"] = extra / bundle.size_bytes
+    probe, asked = timed(lambda: trainer.probe(sequences))
+    answers, scored = timed(lambda: engine.score(probe.sequences))
+    compare_probe(answers, probe.expected, ProofConfig(), bundle.version)
+    row |= {"digests": 2 * once, "modules": report.proof_s, "probe": asked + scored, "bytes": float(bundle.size_bytes)}
+    row |= {"publish": row["publish"] - once, "load": report.load_s - once, "memcpy": memcpy(bundle)}
+    row["parameters"] = float(sum(array.size for array in bundle.tensors.values()))
+    return row
+
+
+def step(engine: Any, trainer: Any) -> None:
+    """Sample, and update on what was sampled; half of it is called good."""
+    from grpo.batch import TrainBatch
+    from rollouts.engine import Sampling
+
+    prompts = [tuple(range(20 + p, 52 + p)) for p in range(PROMPTS)]
+    groups = engine.generate(prompts, Sampling(temperature=1.0, max_tokens=TOKENS, samples=GROUP))
+    said = [completion for group in groups for completion in group]
+    batch = TrainBatch(
+        prompts=tuple(prompt for prompt in prompts for _ in range(GROUP)),
+        completions=tuple(c.token_ids for c in said),
+        engine_logprobs=tuple(c.logprobs for c in said),
+        advantages=(1.0, -1.0) * (len(said) // 2),
+        weights=tuple(1 / (len(said) * len(c.token_ids)) for c in said),
+        oldest_version=0,
+        counts={},
+    )
+    trainer.step(batch)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    return work(), time.perf_counter() - started
+
+
+def beyond(work: Callable[[], Any]) -> tuple[Any, float]:
+    """The answer of `work`, and by how many bytes this process was larger at most meanwhile. Linux."""
+    ctypes.CDLL(None).malloc_trim(0)  # or what was freed before would be used again, and not count
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    answer = work()
+    return answer, resident("VmHWM") - before
+
+
+def resident(field: str) -> float:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return float(found[1]) * 1024 if found else float("nan")
+
+
+def memcpy(bundle: Any) -> float:
+    """Bytes per second of a plain copy of the same tensors."""
+    copies = [array.copy() for array in bundle.tensors.values()]
+    _, seconds = timed(lambda: [c.__setitem__(..., a) for c, a in zip(copies, bundle.tensors.values(), strict=True)])
+    return float(bundle.size_bytes / seconds)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(one(sys.argv[2])))
+        sys.exit(0)
+    sys.exit(main(sys.argv[1:]))
