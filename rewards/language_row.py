@@ -58,6 +58,11 @@ class Language:
         return tuple(dict.fromkeys((*started, *self.needs)))
 
     @property
+    def download(self) -> tuple[str, ...]:
+        """(address of the archive, where it is unpacked), or () where packages are all it takes."""
+        return tuple(self.archive.split(" unpacked to ")) if self.archive else ()
+
+    @property
     def install(self) -> str:
         """What to do to have it, or "" where it is always there."""
         package = f"apt-get install {self.package}" if self.package else ""

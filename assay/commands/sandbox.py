@@ -37,13 +37,18 @@ def chosen(names: str) -> list[Language]:
 def build(image: str, languages: list[Language], source: str) -> None:
     """Make the image: from the Dockerfile, from packages, or (auto) from packages where the first cannot be had."""
     packages = list(dict.fromkeys(name for row in languages for name in row.package.split()))
-    finish = " && ".join(shell_line(row) for row in languages if row.precompiled)
+    archives = tuple(part for row in languages for part in row.download)
+    extra = images.Extra(archives, " && ".join(shell_line(row) for row in languages if row.precompiled))
+    packages += images.FOR_ARCHIVES if archives else ()
     client = connect()
     methods = ["dockerfile", "packages"] if source == "auto" else [source]
     for method in methods:
-        say(f"image {image}: from the {method}, {len(packages)} Debian packages for {len(languages)} languages")
+        say(
+            f"image {image}: from the {method}, {len(packages)} Debian packages and {len(archives) // 2} archives for "
+            f"{len(languages)} languages"
+        )
         try:
-            images.METHODS[method](client, image, packages, finish, say)
+            images.METHODS[method](client, image, packages, extra, say)
             return
         except EnvironmentProblem as problem:
             if method == methods[-1]:

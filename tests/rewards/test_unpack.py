@@ -1,0 +1,71 @@
+"""Archives of tool-chains come whole into an image, or not at all; what an unpacked program may do, it may still do."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rewards.languages import LANGUAGES
+from rewards.sandbox.unpack import main
+
+
+@pytest.fixture()
+def tools(tmp_path: Path) -> Path:
+    folder = tmp_path / "made" / "tool-1.2"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "tool").write_text("#!/bin/sh\necho right\n")
+    (folder / "bin" / "tool").chmod(0o755)
+    (folder / "README").write_text("about")
+    return folder
+
+
+def packed(tools: Path, to: Path, *, around: bool) -> str:
+    """The folder as an archive of the kind its name says, with or without the folder itself."""
+    base = tools.parent if around else tools
+    if to.suffix == ".zip":
+        with zipfile.ZipFile(to, "w") as archive:
+            for path in tools.rglob("*"):
+                archive.write(path, path.relative_to(base))
+    else:
+        with tarfile.open(to, "w:xz" if to.suffix == ".xz" else "w:gz") as archive:
+            for path in tools.iterdir():
+                archive.add(path, path.relative_to(base))
+    return to.as_uri()
+
+
+@pytest.mark.parametrize("name", ["t.tar.gz", "t.tar.xz", "t.zip"])
+@pytest.mark.parametrize("around", [True, False])
+def test_what_is_in_the_archive_becomes_the_place(tools: Path, tmp_path: Path, name: str, around: bool):
+    root = tmp_path / "root"
+    url = packed(tools, tmp_path / name, around=around)
+    assert main([str(root), url, "/usr/local/tool"]) == 0
+    assert (root / "usr/local/tool/README").read_text() == "about"
+    assert subprocess.check_output([root / "usr/local/tool/bin/tool"]) == b"right\n"
+    assert [path.name for path in (root / "usr/local").iterdir()] == ["tool"]
+
+
+def test_what_cannot_be_had_is_left_out_and_said_and_the_next_one_comes(tools: Path, tmp_path: Path, capsys):
+    root = tmp_path / "root"
+    (tmp_path / "broken.tar.gz").write_bytes(b"no archive")
+    pairs = [
+        *((tmp_path / "absent.tar.gz").as_uri(), "/usr/local/absent"),
+        *((tmp_path / "broken.tar.gz").as_uri(), "/usr/local/broken"),
+        *(packed(tools, tmp_path / "t.tar.gz", around=True), "/usr/local/tool"),
+    ]
+    assert main([str(root), *pairs]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said] == ["/usr/local/absent", "/usr/local/broken", "/usr/local/tool"]
+    assert ["left out" in line for line in said] == [True, True, False]
+    assert [path.name for path in (root / "usr/local").iterdir()] == ["tool"]
+
+
+def test_every_language_that_no_package_has_names_its_archive():
+    for row in LANGUAGES.values():
+        if row.tools and not row.package:
+            url, place = row.download
+            assert any(tool.startswith(f"{place}/") for tool in row.tools), row.name
+            assert url.startswith("https://")
