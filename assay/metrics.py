@@ -69,6 +69,7 @@ METRICS: dict[str, Metric] = {
     "groups/trained": Metric("groups", "groups that gave a gradient"),
     "groups/zero_variance": Metric("groups", "groups whose rewards are all equal"),
     "groups/masked_infra": Metric("groups", "groups with a completion masked because the harness failed"),
+    "groups/infra_worst": Metric("share", "completions masked in the group with most of them"),
     "groups/generation_batches": Metric("batches", "how often the step asked the engine for groups"),
     "completions/masked_truncated": Metric("completions", "left out of the loss because they ran into the token limit"),
     "completions/truncated": Metric("share", "completions that ran into the token limit"),

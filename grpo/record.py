@@ -90,6 +90,7 @@ def describe(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     rewards = [r.reward for r in results if r.reward is not None]
     judged = [r for r in results if r.verdict is not Verdict.INFRA]
     out = {f"verdict/{v.value}": sum(r.verdict is v for r in results) / len(results) for v in Verdict}
+    out["groups/infra_worst"] = max(fmean(r.verdict is Verdict.INFRA for r in group.results) for group in scored)
     if rewards:
         out |= {"reward/mean": fmean(rewards), "reward/std": pstdev(rewards)}
     if judged:

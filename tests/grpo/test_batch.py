@@ -7,6 +7,7 @@ from assay.types import FinishReason, RoutedExperts
 from grpo.batch import build_batch, estimate_advantages, rewards_of
 from grpo.config import GRPOConfig
 from grpo.keeping import read_groups, write_groups
+from grpo.record import describe
 from tests.groups import make_completion, make_scored
 
 
@@ -163,3 +164,10 @@ def test_the_experts_an_engine_chose_ride_along_into_every_mini_batch():
     batch = build(scored, mini_batches=2)
     assert [chosen.ids[0] for chosen in batch.experts] == [0, 1, 4, 5]
     assert sorted([chosen.ids[0] for chosen in part.experts] for part in batch.parts()) == [[0, 1], [4, 5]]
+
+
+def test_the_group_with_most_failures_of_the_harness_is_told_beside_their_share():
+    """An answer that makes its task's checker fail is masked, not punished: that must be seen by task."""
+    told = describe([make_scored([1.0, 0.0, 1.0, 0.0], [1] * 4), make_scored([None, None, None, 1.0], [1] * 4)])
+    assert told["verdict/INFRA"] == 3 / 8
+    assert told["groups/infra_worst"] == 3 / 4
