@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"assay {arguments.command}: {what}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"assay {arguments.command}: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"assay {arguments.command}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     return code
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from assay.adapter import LoraConfig
+from assay.adapter import LoraConfig, base_of, merged_state
 from assay.checkpoint import write_failure, writing
 from assay.config import Section
 from assay.errors import CheckpointError, ConfigError
@@ -125,7 +125,7 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
 
     try:
         with without_bars():
-            model.save_pretrained(str(folder))
+            base_of(model).save_pretrained(str(folder), state_dict=merged_state(model))  # adapters go into the weights
             tokenizer.save_pretrained(str(folder))
     except SafetensorError as error:
         raise write_failure(error, folder) from None

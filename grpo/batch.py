@@ -79,10 +79,14 @@ def rewards_of(scored: ScoredGroup) -> list[float | None]:
     return rewards
 
 
-def is_flat(scored: ScoredGroup) -> bool:
-    """Nothing to learn from the rewards: there are some, and all are equal. Of step rewards too, where there are."""
+def is_flat(scored: ScoredGroup, by_steps: bool = True) -> bool:
+    """Nothing to learn from the rewards: there are some, and all are equal. Those of steps too, `by_steps`."""
     results = zip(rewards_of(scored), scored.results, strict=True)
-    earned = {(reward, tuple(r for _, r in result.steps)) for reward, result in results if reward is not None}
+    earned = {
+        (reward, tuple(r for _, r in result.steps) if by_steps else ())
+        for reward, result in results
+        if reward is not None
+    }
     return len(earned) == 1 and len(set(next(iter(earned))[1])) <= 1
 
 
@@ -126,7 +130,7 @@ def build_batch(
     kept: list[tuple[int, Completion, float | tuple[float, ...]]] = []  # (group, completion, advantage)
     dropped = truncated = 0
     for index, (group, advantages_G) in enumerate(zip(scored, advantages, strict=True)):
-        if config.drop_zero_variance_groups and is_flat(group):
+        if config.drop_zero_variance_groups and is_flat(group, config.advantage == "process"):
             dropped += 1
             continue
         for completion, advantage in zip(group.group.completions, advantages_G, strict=True):
@@ -136,7 +140,7 @@ def build_batch(
                 truncated += 1
                 continue
             kept.append((index, completion, advantage))
-    if not kept and not truncated and dropped < len(scored):
+    if not (kept or truncated or dropped):
         raise InfraFailure(
             f"none of {len(scored)} groups earned a reward: the harness failed on all of them "
             f"({_first_detail(scored)}); nothing was trained"
@@ -150,8 +154,7 @@ def build_batch(
         advantages=tuple(advantage for _, _, advantage in kept),
         weights=_weights(config.loss_normalisation, lengths, groups, parts, max_completion_tokens),
         oldest_version=min(c.policy_version[0] for group in scored for c in group.group.completions),
-        counts=_counts(scored, advantages, config.drop_zero_variance_groups)
-        | {"completions/masked_truncated": float(truncated)},
+        counts=_counts(scored, advantages, config) | {"completions/masked_truncated": float(truncated)},
         experts=tuple(c.experts for _, c, _ in kept),
         mini_batches=parts,
     )
@@ -178,12 +181,12 @@ def _weights(
 
 
 def _counts(
-    scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[Advantage]], drop_flat: bool
+    scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[Advantage]], config: GRPOConfig
 ) -> dict[str, float]:
     """No group is both trained and without variance: one that punishment for length alone sets apart is trained."""
-    flat = [is_flat(group) for group in scored]
+    flat = [is_flat(group, config.advantage == "process") for group in scored]
     teaching = [any(map(_teaches, advantages_G)) for advantages_G in advantages]
-    trained = [t and not (f and drop_flat) for t, f in zip(teaching, flat, strict=True)]
+    trained = [t and not (f and config.drop_zero_variance_groups) for t, f in zip(teaching, flat, strict=True)]
     masked = sum(any(r.verdict is Verdict.INFRA for r in group.results) for group in scored)
     return {
         "groups/trained": float(sum(trained)),

@@ -22,8 +22,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # read at import: a late thread must not start a cluster of its own
+
 import ray
-from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -127,7 +129,7 @@ class Proxy:
                 if isinstance(error.cause, AssayError):
                     raise error.cause from None
                 raise
-            except (RayActorError, ActorUnschedulableError) as error:
+            except RayError as error:  # also: its node, its memory or its answer was lost
                 self._revive()
                 if not again:
                     raise InfraFailure(f"{self._name} died during {what}: {_first_line(error)}") from None
@@ -140,7 +142,7 @@ class Proxy:
             try:
                 self._wait(self._actor.versions.remote(), "its new start")
                 return
-            except RayActorError:  # at once, while it is being restarted
+            except RayError:  # at once, while it is being restarted
                 if self._settled() == DEAD:
                     return
                 time.sleep(1.0)
@@ -179,7 +181,7 @@ class Proxy:
         """Wait until the object inside is made, of our own versions. Raises EnvironmentProblem with the cause."""
         try:
             theirs = self._wait(self._actor.versions.remote(), "its start")
-        except (RayActorError, ActorUnschedulableError) as error:
+        except RayError as error:
             raise EnvironmentProblem(f"{self._name} could not start: {_last_line(error)}") from None
         except InfraFailure as failure:
             raise EnvironmentProblem(f"{failure}") from None
@@ -275,6 +277,7 @@ class Cluster:
             try:
                 engine.wait_ready()
             except EnvironmentProblem as problem:  # one such engine did start: this is no missing package
+                engine.close()  # it holds the place the next one wants
                 raise InfraFailure(str(problem)) from None
             return engine
 

@@ -50,9 +50,10 @@ class Drawing:
 
         def batch(prompts: int, again: int) -> list[ScoredGroup]:
             nonlocal cursor
+            tasks = self.tasks.take(prompts)
+            cursor = self.tasks.cursor  # also where generating fails: the next batch goes on from here
             with timer.phase("rollout"):
-                groups = self.rollouts.generate(self.tasks.take(prompts), self._sampling(step, again))
-            cursor = self.tasks.cursor
+                groups = self.rollouts.generate(tasks, self._sampling(step, again))
             if self.config.max_generation_batches == 1:  # else judging decides whether there will be another batch
                 done()
             with timer.phase("reward"):

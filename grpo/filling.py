@@ -29,7 +29,10 @@ def fill(scored: list[ScoredGroup], draw: Callable[[int, int], list[ScoredGroup]
             continue
         scored += new
         try:
-            missing -= sum(not is_flat(group) and any(r is not None for r in rewards_of(group)) for group in new)
+            missing -= sum(
+                not is_flat(group, config.advantage == "process") and any(r is not None for r in rewards_of(group))
+                for group in new
+            )
         except TrainingDiverged:  # a reward that is no number: the step will say so, with the batch
             break
     return batches

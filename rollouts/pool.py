@@ -53,7 +53,7 @@ class RolloutPool:
         restart: Callable[[int], Engine] | None = None,
     ) -> None:
         self._engines, self._tokenizer, self._proof = list(engines), tokenizer, proof
-        self._restart = restart
+        self._restart, self._closed = restart, False
         self._held: tuple[WeightBundle, Probe] | None = None
         self.recoveries: list[Recovery] = []
         self._threads = ThreadPoolExecutor(max_workers=max(1, len(self._engines)), thread_name_prefix="rollout")
@@ -139,7 +139,7 @@ class RolloutPool:
                     self._replace(n)
                 return work(self._engines[n])
             except InfraFailure as failure:
-                if self._restart is None or not left:
+                if self._restart is None or not left or self._closed:
                     raise
                 dead = True
                 print(f"{failure}; starting another in its place", file=sys.stderr, flush=True)
@@ -165,5 +165,6 @@ class RolloutPool:
         print(f"engine {n} is back after {recovery.seconds:.1f} s{proved}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """End the threads; the engines belong to whoever started them."""
+        """End the threads; the engines belong to whoever started them, and none is started in place of another."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -56,6 +56,7 @@ class Run:
         run = cls(config)
         kept = run.folder / "config.yaml"
         made = [name for name in run.lineage.artifacts if name != "base" or config.policy.path is None]
+        made += ["grpo"] if (run.folder / "grpo" / "metrics.jsonl").is_file() else []
         if kept.exists() and made:
             changed = _differences(configs.read_tree(kept), json.loads(config.model_dump_json()))
             if changed:

@@ -23,7 +23,10 @@ def main(arguments: argparse.Namespace) -> int:
             raise ConfigError("--resume takes the run's own settings; give neither CONFIG nor key.sub=value with it")
         return _grpo(Run.reopen(arguments.resume), resume=True)
     if arguments.config is None:
-        raise ConfigError("name a CONFIG, or a run to take up with --resume RUN")
+        replaying = (
+            " beside --replay" if getattr(arguments, "replay", None) else ", or a run to take up with --resume RUN"
+        )
+        raise ConfigError(f"name a CONFIG{replaying}")
     config = configs.load(RunConfig, arguments.config, arguments.overrides)
     if arguments.command == "grpo":
         config.need("grpo", "grpo")
@@ -67,15 +70,18 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
             f"rewards.reward={run.config.rewards.reward} needs a reward model: set reward_model_path, or run "
             f"`assay reward-model` first"
         )
+    then = f"go on with: assay grpo --resume {run.folder}"
+    if samples is not None:  # a resumed one would draw anew
+        then = "a replay is not taken up again: start it anew, with another run_dir"
     try:
         with fleet(run.config, start, samples) as machines:
             if reward_model is not None:
                 machines.use_reward_model(reward_model)
             print(stages.grpo(run, machines, start, parent, resume=resume))
     except InfraFailure as failure:
-        raise InfraFailure(f"{failure}; go on with: assay grpo --resume {run.folder}") from None
+        raise InfraFailure(f"{failure}; {then}") from None
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: assay grpo --resume {run.folder}") from None
+        raise KeyboardInterrupt(f"stopped; {then}") from None
     finally:
         if (run.folder / "grpo" / "metrics.jsonl").is_file():
             leave_report(run.folder)

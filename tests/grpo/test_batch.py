@@ -4,7 +4,7 @@ import pytest
 
 from assay.errors import ConfigError, DataError, InfraFailure, TrainingDiverged
 from assay.types import FinishReason, RoutedExperts
-from grpo.batch import build_batch, estimate_advantages, rewards_of
+from grpo.batch import build_batch, estimate_advantages, is_flat, rewards_of
 from grpo.config import GRPOConfig
 from grpo.keeping import read_groups, write_groups
 from grpo.record import describe
@@ -171,3 +171,20 @@ def test_the_group_with_most_failures_of_the_harness_is_told_beside_their_share(
     told = describe([make_scored([1.0, 0.0, 1.0, 0.0], [1] * 4), make_scored([None, None, None, 1.0], [1] * 4)])
     assert told["verdict/INFRA"] == 3 / 8
     assert told["groups/infra_worst"] == 3 / 4
+
+
+def test_a_step_of_flat_groups_and_one_failure_of_the_harness_goes_on():
+    """Nothing is learned from it, and the harness did not fail on all."""
+    flat = [make_scored([1.0, 1.0], [1, 1]), make_scored([0.0, 0.0], [1, 1])]
+    batch = build([*flat, make_scored([None, None], [1, 1])], drop_zero_variance_groups=True)
+    assert batch.completions == ()
+    assert batch.counts["groups/zero_variance"] == 2
+    with pytest.raises(InfraFailure, match="failed on all of them"):
+        build([make_scored([None, None], [1, 1])] * 3, drop_zero_variance_groups=True)
+
+
+def test_rewards_of_steps_make_a_group_teach_only_where_they_train():
+    scored = make_scored([1.0, 1.0], [2, 2])
+    stepped = replace(scored, results=tuple(replace(r, steps=((0, float(n)),)) for n, r in enumerate(scored.results)))
+    assert not is_flat(stepped)
+    assert is_flat(stepped, by_steps=False)

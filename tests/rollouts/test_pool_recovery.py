@@ -132,3 +132,12 @@ def test_an_heir_without_the_weights_never_answers(heir: type[Mortal], said: str
     with pytest.raises(WeightMismatch, match=said):
         ids(pool)
     assert made.dead
+
+
+def test_a_closed_pool_starts_no_engine_in_place_of_one_that_dies():
+    heirs = [Mortal()]
+    pool = make_pool([Mortal("generate")], heirs)
+    pool.close()
+    with pytest.raises(InfraFailure, match="died during generate"):
+        pool._on(0, lambda engine: engine.generate([[0]], DRAW))
+    assert isinstance(pool._engines[0], Mortal) and pool._engines[0] is not heirs[0]
