@@ -61,8 +61,8 @@ CALLERS: dict[str, Caller] = {
         rewrite=((r"\A(?!\s*<\?)", "<?php\n"),),
         fewer=Fewer(one_container=True),
     ),
-    "perl": Caller(driver="driver_perl.pl", fewer=Fewer(one_number=True, truth=True)),
-    "lua": Caller(driver="driver_lua.lua", fewer=Fewer(one_container=True)),
+    "perl": Caller(driver="driver_perl.pl", fewer=Fewer(one_number=True, truth=True, scalar_text=True)),
+    "lua": Caller(driver="driver_lua.lua", fewer=Fewer(one_number=True, one_container=True)),
     "r": Caller(
         driver="driver_r.R", int_bits=54, nul=False, fewer=Fewer(one_number=True, one_container=True, vectors=True)
     ),

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _SCALARS: dict[str, type] = {"int": int, "float": float, "bool": bool, "string": str}
+_NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,17})?")
 _TOKEN = re.compile(r"\s*(int|float|bool|string|str|list\[|map\[|\[\]|\?|,|\])")
 
 
@@ -44,6 +45,7 @@ class Fewer:
     truth: bool = False  #: 0, 1 and "" are what its comparisons return
     one_container: bool = False  #: lists and maps are one type: a map of "0", "1", ... may come as a list
     false_is_null: bool = False  #: there is no other null
+    scalar_text: bool = False  #: a number taken out of a text is that text until somebody calculates with it
     vectors: bool = False  #: a value is a list of one, and nothing is the list of none
 
 
@@ -124,6 +126,8 @@ def tokens_of(value: Any) -> Iterator[str]:
 def same(found: Any, expected: Any, *, rel_tol: float = 0.0, abs_tol: float = 0.0) -> bool:
     """Equality of two values of one type: exact but for floats within a tolerance; nan equals itself."""
     near = {"rel_tol": rel_tol, "abs_tol": abs_tol}
+    if type(found) is not type(expected):  # null, where the type allows it
+        return False
     if type(expected) is float:
         return math.isclose(found, expected, **near) or (math.isnan(found) and math.isnan(expected))
     if type(expected) is list:
@@ -153,6 +157,10 @@ def fitted(kind: Kind, value: Any, fewer: Fewer) -> Any:
 
 
 def _fitted_scalar(name: str, value: Any, fewer: Fewer) -> Any:
+    if fewer.scalar_text and name in ("int", "float") and type(value) is str and _NUMBER.fullmatch(value):
+        value = float(value) if "." in value else int(value)
+    if fewer.scalar_text and name == "string" and type(value) is int:
+        return str(value)
     if fewer.one_number and name == "float" and type(value) is int:
         return float(value)
     if fewer.one_number and name == "int" and type(value) is float and value.is_integer() and abs(value) <= 2**53:

@@ -35,7 +35,7 @@ MANAGED: tuple[Language, ...] = (
     ),
     Language(
         name="kotlin",
-        package="kotlin openjdk-17-jre-headless",
+        package="kotlin openjdk-17-jdk-headless",
         aliases=("kt", "kts"),
         suffix=".kt",
         file="Main.kt",

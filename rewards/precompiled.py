@@ -47,6 +47,13 @@ def ensure(sandbox: Sandbox, language: Language) -> bool:
     folder = sandbox.precompiled
     if folder is None:
         return True
+    try:
+        return _ensure(sandbox, language, folder)
+    except OSError:  # a full disk, a lock of another user's: answers compile without
+        return True
+
+
+def _ensure(sandbox: Sandbox, language: Language, folder: Path) -> bool:
     made = folder / _key(language) / f"{language.precompiled}.gch"
     seen = folder / f"{language.precompiled}.gch"
     with _alone(folder) as alone:
@@ -56,6 +63,8 @@ def ensure(sandbox: Sandbox, language: Language) -> bool:
             files = {_SOURCE: f"#include <{language.precompiled}>\n".encode()}
             job = Job(argv=command(language, _SOURCE, _MADE), files=files, limits=_LIMITS, collect=(_MADE,))
             run = sandbox.run(job)
+            if run.killed_by is not None:  # a machine in trouble: another time
+                return True
             _keep(made, run.files.get(_MADE, b"") if run.ok else b"")
         if not seen.exists() or not seen.samefile(made):
             _link(made, seen)
@@ -66,7 +75,8 @@ def _key(language: Language) -> str:
     """What the header was made with: another compiler or other flags make another."""
     compiler = Path(language.compile[0]).resolve()
     about = compiler.stat()
-    facts = (language.compile_argv(), str(compiler), about.st_size, about.st_mtime_ns)
+    headers = Path("/usr/include").stat().st_mtime_ns  # GCC does not look whether what is included has changed
+    facts = (language.compile_argv(), str(compiler), about.st_size, about.st_mtime_ns, headers)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
@@ -90,14 +100,20 @@ def _alone(folder: Path) -> Iterator[bool]:
 def _keep(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    Path(file.name).chmod(0o644)  # programs run as another user where assay runs as root
-    Path(file.name).replace(path)
+        try:
+            file.write(data)
+            file.flush()
+            Path(file.name).chmod(0o644)  # programs run as another user where assay runs as root
+            Path(file.name).replace(path)
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
+            raise
 
 
 def _link(made: Path, seen: Path) -> None:
     """One file under two names: a symbolic link would not lead anywhere in a box."""
     seen.parent.mkdir(parents=True, exist_ok=True)
+    seen.parent.chmod(0o755)
     new = seen.with_suffix(".new")
     new.unlink(missing_ok=True)
     os.link(made, new)

@@ -1,6 +1,6 @@
 # Runs inside a box, once per test; what it reads and writes is described in driver_javascript.js.
 # A number is a vector of one, so a list of one may come as its item; NULL is the empty vector; every number is a float.
-local({
+local(envir = new.env(parent = baseenv()), {  # where an answer's names are not looked up
   tokens <- readLines(file("stdin"), warn = FALSE)
   mark <- tokens[1]
   at <- 4

@@ -184,10 +184,11 @@ def _reader(stream: IO[bytes] | None, deadline: float):
 
 def _cache() -> Path | None:
     """The folder of precompiled headers; None where the user's cache cannot be written."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "assay", "precompiled")
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "assay", "precompiled")
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        folder.chmod(0o755)  # programs may run as another user, and a compiler stops at a folder it may not enter
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
     return folder if os.access(folder, os.W_OK) else None
 

@@ -33,6 +33,7 @@ def main(tier: str, parent: int, prefix: str, precompiled: str) -> None:
 
     `parent` is the host's process; 0 in a container, where the closing of the pipe is all that can be seen of it.
     """
+    os.umask(0o022)  # whoever starts it: programs run as another user, who has to reach the tree
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the host's business; it then closes the pipe
     try:
         parent_fd = os.pidfd_open(parent) if parent else _nobody()

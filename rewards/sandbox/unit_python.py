@@ -42,29 +42,39 @@ def assay_restorer(modules):
 
 
 def assay_comparison():
-    """Whether == of a value, or of one inside it, is a method of the answer's: as a function."""
+    """(own, trusted): whether == of a value, or of one inside it, is a method of the answer's, as a function; and the
+    namespaces whose methods are not, by identity: a name can be claimed by anybody.
+    """
     import sys
 
     mro_of = type.__dict__["__mro__"].__get__
     function, containers = type(assay_unit), (list, tuple, set, frozenset)
     plain = frozenset((int, float, complex, str, bytes, bool, type(None), range))
-    library = frozenset((*sys.stdlib_module_names, "assay_tests"))
+    slot = type(int.__eq__)  #: what compares in types that are not written in Python
+    names = sys.stdlib_module_names
+    trusted = {id(vars(module)) for name, module in list(sys.modules.items()) if name.partition(".")[0] in names}
 
     def own(value, depth=0):
         """Whether == of the value, or of one inside it, is a method of the answer's."""
         kind = type(value)
         if kind in plain:
             return False
-        if kind in containers or kind is dict:
-            items = value if kind is not dict else (*value.keys(), *value.values())
-            return depth < 50 and any(own(item, depth + 1) for item in items)
-        for base in mro_of(kind):
+        bases = mro_of(kind)
+        for base in bases:
+            if base in containers or base is dict:
+                items = base.__iter__(value) if base is not dict else (*dict.keys(value), *dict.values(value))
+                if depth < 50 and any(own(item, depth + 1) for item in items):
+                    return True
+                break
+        for base in bases:
             method = base.__dict__.get("__eq__")
             if method is not None:
-                return type(method) is function and method.__globals__.get("__name__") not in library
+                if type(method) is slot:
+                    return False
+                return type(method) is not function or id(method.__globals__) not in trusted
         return False
 
-    return own
+    return own, trusted
 
 
 def assay_unit(token, modules):
@@ -80,7 +90,7 @@ def assay_unit(token, modules):
     if "codes" in frame.f_locals:
         frame.f_locals["codes"][0] = None
     del frame
-    restore, own = assay_restorer(modules), assay_comparison()
+    restore, (own, trusted) = assay_restorer(modules), assay_comparison()
     unittest = loaded.get("unittest") if "unittest" in modules else None
     passed = ran = 0
     ended = False
@@ -122,6 +132,7 @@ def assay_unit(token, modules):
         if module:
             loaded[module] = loaded["answer"]
         tests = {"__builtins__": clean, "__name__": "assay_tests", "assay_hold": hold, "assay_same": same}
+        trusted.add(id(tests))
         tests.update({name: space[name] for name in wanted if name in space})
         exec_(compile_(source, "/box/tests.py", "exec", dont_inherit=True), tests)
         if unittest is not None:

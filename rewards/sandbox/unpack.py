@@ -6,6 +6,8 @@ and said; the self-test after the build then finds the language missing, and not
 
 from __future__ import annotations
 
+import http.client
+import lzma
 import os
 import shutil
 import stat
@@ -15,9 +17,14 @@ import tarfile
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 
 TIMEOUT_S = 600.0
+_FAILURES = (
+    *(OSError, ValueError, EOFError, http.client.HTTPException, subprocess.CalledProcessError),
+    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
+)
 
 
 def unpack(url: str, place: Path) -> None:
@@ -62,7 +69,7 @@ def main(arguments: list[str]) -> int:
         try:
             unpack(url, Path(root, place.lstrip("/")))
             print(f"{place}: unpacked {url}", flush=True)
-        except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile, subprocess.CalledProcessError) as error:
+        except _FAILURES as error:
             print(f"{place}: left out, {url}: {' '.join(str(error).split())}", flush=True)
     return 0
 

@@ -131,7 +131,7 @@ WRITTEN: dict[str, Written] = {
         leaves="exit 0;",
         prints=f'$| = 1; print "{FAKE}\\n"; exit 0;',
         others=(
-            ("", "return '2';"),
+            ("", "return '2 ';"),
             ("", "return 2.5;"),
             ("", "return [2];"),
             ("", "package Two { use overload '0+' => sub { 2 }, '\"\"' => sub { '2' } } return bless [], 'Two';"),
@@ -149,7 +149,7 @@ WRITTEN: dict[str, Written] = {
         leaves="os.exit(0)",
         prints=f'print("{FAKE}") os.exit(0, true)',
         others=(
-            ("", "do return 2.0 end"),
+            ("", "do return 2.5 end"),
             ("", "do return '2' end"),
             ("", "do return true end"),
             ("", "do return {2} end"),
@@ -525,6 +525,9 @@ def test_what_is_no_program_or_lacks_the_function_says_so(language, judged):
         ("php", "<?php\ndeclare(strict_types=1);\n$one = 1;\nfunction f($x) { global $one; return $x + $one; }\n?>\n"),
         ("perl", "use strict;\nuse warnings;\n\nmy $one = 1;\nsub f { return $_[0] + $one }\nprint f(3), '\n';"),
         ("perl", "sub f { my $x = shift; return int(($x + 1) / 1) }"),
+        ("perl", "sub f { return join('', $_[0] + 1) }"),
+        ("lua", "function f(x) return (2 * x + 2) / 2 end"),
+        ("r", "raw <- substr <- character <- function(...) stop('mine')\nf <- function(x) x + 1"),
         ("lua", "local function f(x) return x + 1 end"),
         ("lua", "local M = {}\nfunction M.f(x) return x + 1 end\nreturn M"),
         ("r", "f = function(x) {\n  as.integer(x) + 1L\n}\nprint(f(1))"),

@@ -82,3 +82,26 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
     with LocalSandbox() as sandbox:
         assert sandbox.precompiled is None
         assert building.build(Bench(sandbox=sandbox, limits=Limits()), CPP, USES)[CPP.artefact]
+
+
+@pytest.mark.sandbox
+def test_a_strict_umask_of_whoever_starts_it_harms_neither_boxes_nor_compilers(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tmp_path.chmod(0o755)
+    before = os.umask(0o077)
+    try:
+        with LocalSandbox() as sandbox:
+            bench = Bench(sandbox=sandbox, limits=Limits(cpu_s=4, wall_s=15))
+            for program in (USES, USES.replace("7", "8")):  # the second one finds the header made
+                files = building.build(bench, CPP, program)
+                assert building.run(bench, CPP, files, bench.limits).ok
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.sandbox
+def test_a_lock_that_cannot_be_had_is_done_without(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with LocalSandbox() as sandbox:
+        sandbox.precompiled.with_suffix(".lock").mkdir()
+        assert building.build(Bench(sandbox=sandbox, limits=Limits()), CPP, USES)[CPP.artefact]

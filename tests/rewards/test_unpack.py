@@ -69,3 +69,13 @@ def test_every_language_that_no_package_has_names_its_archive():
             url, place = row.download
             assert any(tool.startswith(f"{place}/") for tool in row.tools), row.name
             assert url.startswith("https://")
+
+
+@pytest.mark.parametrize("name", ["t.tar.gz", "t.tar.xz"])
+def test_an_archive_that_ends_early_is_left_out(tools: Path, tmp_path: Path, name: str, capsys):
+    url = packed(tools, tmp_path / name, around=True)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) * 2 // 3])
+    assert main([str(tmp_path / "root"), url, "/usr/local/tool"]) == 0
+    assert "left out" in capsys.readouterr().out
+    assert not (tmp_path / "root/usr/local/tool").exists()
