@@ -47,7 +47,10 @@ def of_folder(folder: Path) -> ModelSize:
     config = _json(folder / "config.json")
     shapes = shapes_of(folder)
     if shapes:
-        return of_config(config, counted(shapes, config))
+        try:
+            return of_config(config, counted(shapes, config))
+        except KeyError as field:
+            raise CheckpointError(f"{folder}/config.json: has no {field}, by which sizes are told here") from None
     if config.get("model_type") != "deepseek_v2":
         raise CheckpointError(
             f"{folder}: neither *.safetensors with headers to count in nor a deepseek_v2 config.json to compute from"

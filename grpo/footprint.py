@@ -19,8 +19,14 @@ LIVE_CHUNKS = 4  #: of logits at once: the product, its tempered copy, softmax, 
 Parts = Mapping[str, int]  #: what -> bytes
 
 
-def trainer_parts(size: ModelSize, config: GRPOConfig, length: int, chunk_logits: int) -> dict[str, int]:
-    """`length`: the longest prompt + completion, which a micro-batch holds even where it is above its limit."""
+def trainer_parts(
+    size: ModelSize, config: GRPOConfig, length: int, chunk_logits: int, adapted: bool = False
+) -> dict[str, int]:
+    """`length`: the longest prompt + completion, which a micro-batch holds even where it is above its limit.
+
+    `adapted`: by LoRA, which holds no gradient or Adam state of the weights, and finds the reference inside them; its
+    own are left out, a percent or so of the weights.
+    """
     positions = max(config.micro_batch_tokens, length)
     saved = size.saved_per_token
     if config.gradient_checkpointing:  # the input of each layer, and the inside of one
@@ -28,9 +34,9 @@ def trainer_parts(size: ModelSize, config: GRPOConfig, length: int, chunk_logits
     weights = FP32 * size.parameters
     return {
         "weights": weights,
-        "gradient": weights,
-        "Adam": 2 * weights,
-        "reference": 0 if str(config.kl.estimator) == "none" else weights,
+        "gradient": 0 if adapted else weights,
+        "Adam": 0 if adapted else 2 * weights,
+        "reference": 0 if adapted or str(config.kl.estimator) == "none" else weights,
         "activations": FP32 * saved * positions,
         "logits": LIVE_CHUNKS * FP32 * min(chunk_logits, size.vocabulary * positions),
     }

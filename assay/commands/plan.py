@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import math
 import os
 import shutil
 import socket
@@ -42,7 +44,7 @@ def plan(config: RunConfig, size: ModelSize, nodes: Sequence[Node]) -> tuple[lis
     trainer = None
     if config.grpo is not None:
         trained = sampling.max_prompt_tokens + sampling.max_completion_tokens
-        trainer = trainer_parts(size, config.grpo, trained, CHUNK_LOGITS)
+        trainer = trainer_parts(size, config.grpo, trained, CHUNK_LOGITS, adapted=config.policy.lora is not None)
     on_devices = any(node.resources.get("GPU", 0) for node in nodes)
     one = engine_parts(size, engine, length, max(1, int(config.cluster.engine_gpus)) if on_devices else 0)
     wanted = kinds(config.cluster, config.rollouts, config.rewards)
@@ -94,6 +96,12 @@ def described_nodes(words: Sequence[str]) -> list[Node]:
             values = {key: float(value) for key, _, value in (part.partition("=") for part in word.split(","))}
         except ValueError:
             raise ConfigError(f"--node {word!r}: expected {','.join(f'{w}=N' for w in NODE_WORDS)}") from None
+        for key, value in values.items():
+            near = difflib.get_close_matches(key, NODE_WORDS, n=1)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"--node {word!r}: {key}={value} is no amount")
+            if key not in NODE_WORDS and near:
+                raise ConfigError(f"--node {word!r}: {key!r}, did you mean {near[0]!r}?")
         resources = {"CPU": values.get("cpus", 1.0), "GPU": values.get("gpus", 0.0)}
         resources |= {key: value for key, value in values.items() if key not in NODE_WORDS}
         for _ in range(int(values.get("count", 1))):

@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from assay.cli import main
 from assay.commands.plan import described_nodes, plan
 from assay.commands.schema import RunConfig
 from assay.config import validate
-from assay.sizes import of_config
+from assay.errors import ConfigError
+from assay.policy import InitConfig, PolicyConfig
+from assay.sizes import of_config, of_policy
+from grpo.config import GRPOConfig
 from grpo.footprint import engine_parts, sequence_cache, trainer_parts
 from tests.assay.test_sizes import LITE
 
@@ -89,3 +93,19 @@ def test_the_parser_of_plan_needs_no_torch():
         "sys.exit(len({'torch', 'ray', 'vllm', 'transformers'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_adapters_hold_no_state_of_the_weights_and_their_own_reference():
+    size = of_policy(PolicyConfig(init=InitConfig()))
+    whole, thin = (trainer_parts(size, GRPOConfig(), 64, 1 << 20, adapted=adapted) for adapted in (False, True))
+    assert [thin[part] for part in ("gradient", "Adam", "reference")] == [0, 0, 0]
+    assert thin["weights"] == whole["weights"] == whole["reference"] > 0
+
+
+@pytest.mark.parametrize(
+    ("word", "complaint"),
+    [("cpus=inf", "is no amount"), ("count=nan", "is no amount"), ("cpus=-1", "is no amount"), ("gpu=8", "'gpus'")],
+)
+def test_a_node_that_cannot_be_is_refused(word: str, complaint: str):
+    with pytest.raises(ConfigError, match=complaint):
+        described_nodes([word])

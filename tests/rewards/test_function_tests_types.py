@@ -185,3 +185,10 @@ def test_what_waited_too_long_is_run_once_more(function_task):
         sandbox = FakeSandbox(answers)
         judged = FunctionVerifier().judge(task, "f", Bench(sandbox=sandbox, limits=Limits()))
         assert judged.verdict is Verdict(verdict) and len(sandbox.jobs) == 2 and "run twice" in judged.detail
+
+
+def test_null_where_a_value_is_expected_is_wrong_and_no_more():
+    for expected in (1.5, [1], {"a": 1}, "x", 1, True):
+        assert not same(None, expected)
+        assert not same(expected, None)
+    assert same(None, None)
