@@ -10,7 +10,7 @@ import torch
 
 from assay.adapter import LoraConfig, adapted, base_of, merged_state, restore_weights, save_weights, without_adapter
 from assay.errors import CheckpointError, ConfigError
-from assay.policy import load_policy
+from assay.policy import check_folder, load_policy, load_tokenizer, save_policy
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig, KLConfig
 from grpo.trainer import PolicyTrainer
@@ -103,6 +103,14 @@ def test_folders_come_back_in_transformers_and_peft(tiny_policy: Path, tmp_path:
     ours = adapted(load_policy(tiny_policy).eval(), LoraConfig(rank=4, alpha=8, targets=ALL))
     restore_weights(ours, tmp_path)
     assert torch.equal(logits(ours), logits(model))
+
+
+def test_a_run_s_final_policy_is_whole_and_merged(tiny_policy: Path, tmp_path: Path):
+    """What `assay eval --policy` and vLLM load: a plain folder, not one of adapters alone."""
+    model = trained(tiny_policy, targets=ALL)
+    save_policy(model, load_tokenizer(tiny_policy), tmp_path)
+    check_folder(tmp_path)
+    torch.testing.assert_close(logits(load_policy(tmp_path).eval()), logits(model), atol=1e-5, rtol=1e-5)
 
 
 def test_what_does_not_fit_is_said_in_one_line(tiny_policy: Path, tmp_path: Path):
