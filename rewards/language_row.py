@@ -7,11 +7,9 @@ artefact, the list is ("/bin/sh", "-c", line): exactly one file crosses from the
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from rewards.sandbox.base import MIB, Limits
+from rewards.sandbox.base import MIB, Limits, interpreter
 
 COMPILE_LIMITS = Limits(
     cpu_s=15.0, wall_s=40.0, memory_bytes=1536 * MIB, output_bytes=MIB // 16, processes=64, file_bytes=128 * MIB
@@ -98,9 +96,3 @@ class Language:
         names = {"source": self.source, "artefact": self.artefact, "python": python or interpreter()}
         filled = tuple(argument.format(**names) for argument in argv)
         return ("/usr/bin/env", *self.environment, *filled) if self.environment else filled
-
-
-def interpreter() -> str:
-    """The Python programs run with: the installation behind this one, without its site-packages."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return str(Path(sys.base_prefix, "bin", name))

@@ -11,6 +11,7 @@ harness itself fails, `run` raises `assay.errors.InfraFailure`; it never invents
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -127,3 +128,9 @@ class Sandbox(Protocol):
     def close(self) -> None:
         """Free everything, at once, killing what runs; a second call does nothing."""
         ...
+
+
+def interpreter() -> str:
+    """The Python programs run with here: the installation behind this one, without its site-packages."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return str(Path(sys.base_prefix, "bin", name))

@@ -29,7 +29,7 @@ from typing import IO, Any, Literal
 
 from assay.errors import EnvironmentProblem, InfraFailure
 from rewards.sandbox import boot, cgroups, frames
-from rewards.sandbox.base import Isolation, Job, KilledBy, Limits, RunResult
+from rewards.sandbox.base import Isolation, Job, KilledBy, Limits, RunResult, interpreter
 
 Tier = Literal["local", "weak"]
 
@@ -191,12 +191,6 @@ def _cache() -> Path | None:
     except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
     return folder if os.access(folder, os.W_OK) else None
-
-
-def interpreter() -> str:
-    """The Python programs run with here: the installation behind this one, without its site-packages."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return str(Path(sys.base_prefix, "bin", name))
 
 
 def header_of(job: Job, workdir: str) -> dict[str, Any]:

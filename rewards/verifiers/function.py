@@ -63,6 +63,9 @@ _C_WORDS = frozenset(
 )
 
 
+DRIVER_S = 0.02  #: more than a driver takes to start and end one test: about 1 ms, several on a slow machine
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
     """A task's answer record, checked. `tests` pairs argument lists with expected values."""
@@ -142,10 +145,10 @@ def _with_orphans(tests: tuple[TestVerdict, ...], run: RunResult, limits: Limits
     """Out of time where the box used more than a test's limit beside its tests.
 
     A test's own time leaves out descendants whose parent did not wait for them; the box counts those too, with what
-    the answer does before its first call.
+    the answer does before its first call, and the driver's own work for every test.
     """
     beside = run.cpu_s - sum(test.cpu_s for test in tests)
-    if beside <= limits.cpu_s or any(test.verdict is not Verdict.AC for test in tests):
+    if beside <= limits.cpu_s + DRIVER_S * len(tests) or any(test.verdict is not Verdict.AC for test in tests):
         return tests
     detail = f"processor time: {beside:.1f} s beside the tests, in processes that nobody waited for or before the first"
     return (*tests[:-1], replace(tests[-1], verdict=Verdict.TLE, detail=detail))

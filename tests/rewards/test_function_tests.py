@@ -189,3 +189,11 @@ def test_a_driver_that_did_not_start_is_the_harness_failing(function_task):
 
 def test_a_report_of_nothing_gives_no_verdict_for_free():
     assert [v.verdict for v in verdicts(ended(b""), read_report(b""), [lambda data: True] * 3)] == ["RE"] * 3
+
+
+@pytest.mark.sandbox
+def test_a_driver_s_own_work_for_many_tests_is_no_answer_s_time(function_task, bench):
+    """Starting and ending 400 tests takes the driver more than the tenth of a second one of them may use."""
+    task = function_task("python", {"x": "int"}, "int", [([n], n + 1) for n in range(400)], limits={"cpu_s": 0.1})
+    judged = FunctionVerifier().judge(task, "def f(x): return x + 1", bench)
+    assert judged.verdict is Verdict.AC, judged.detail
