@@ -162,7 +162,8 @@ def _called(signature: Signature, program: str, bench: Bench, limits: Limits) ->
     if signature.language is LANGUAGES["python"]:
         calls = [(signature.entry_point, args) for args in arguments]
         return drivers.call_python(bench, limits, {"answer": program}, calls)
-    return drivers.call_program(bench, signature.language, limits, program, signature.entry_point, arguments)
+    kinds = (signature.returns, *signature.kinds)
+    return drivers.call_program(bench, signature.language, limits, program, signature.entry_point, kinds, arguments)
 
 
 def _judge(signature: Signature, expected: Any) -> Judge:
@@ -235,6 +236,8 @@ def _value_of(where: str, kind: Kind, value: Any, signature: Signature) -> Any:
     value = as_written(kind, value)
     if not fits(kind, value):
         raise DataError(f"{where}: {value!r} is not of type {kind}")
+    if not caller.null_items and type(value) in (list, dict) and None in scalars(value):
+        raise DataError(f"{where}: a table in {name} cannot hold a null")
     for item in scalars(value):
         if type(item) is int and bits and not -(2 ** (bits - 1)) <= item < 2 ** (bits - 1):
             raise DataError(f"{where}: {item!r} does not fit a {name.upper() if name == 'c' else name} int")

@@ -620,6 +620,11 @@ JAVA_MAIN = "public static void main(String[] a) { assert(Problem.f(1) == 2); } 
         ),
         ("class Problem { static void main(String[] a) { } }", f"class Tests {{ {JAVA_MAIN}", "Tests"),
         ("class Problem { } class Main { }", f"class Outer {{ static class In {{ {JAVA_MAIN} }}", "Outer.In"),
+        (
+            'class Problem { String s = """\n  a \\""" " } class Other {\n  """; static int f(int x) { return 2; }',
+            JAVA_MAIN,
+            "Problem",
+        ),
     ],
 )
 def test_the_main_that_runs_is_the_one_of_the_tests(answer: str, tests: str, owner: str):
