@@ -143,7 +143,7 @@ class Cgroups:
         self.places = places
         self._files = FILES[places.version]
         self._fds: dict[str, int] = {}
-        self._owner = f"{PREFIX}{namespace()}-{os.getpid()}-{_started('self')}"
+        self._owner = f"{PREFIX}{namespace()}-{os.getpid()}-{started('self')}"
 
     @classmethod
     def here(cls) -> Cgroups | None:
@@ -207,12 +207,10 @@ class Cgroups:
         Only those of this PID namespace, and none where /proc is that of another: it does not show who lives here.
         """
         removed, own = 0, f"{PREFIX}{namespace()}-"
-        if Path("/proc/self").readlink().name != str(os.getpid()):
-            return removed
-        for folder in self.places.distinct:
+        for folder in self.places.distinct if proc_is_ours() else ():
             for entry in folder.glob(f"{own}*-*-*"):
-                pid, started, _ = entry.name.removeprefix(own).split("-", 2)
-                if pid.isdigit() and _started(pid) != started:
+                pid, since, _ = entry.name.removeprefix(own).split("-", 2)
+                if pid.isdigit() and started(pid) != since:
                     with suppress(OSError):
                         entry.rmdir()
                         removed += 1
@@ -224,7 +222,12 @@ def namespace() -> str:
     return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
-def _started(pid: str) -> str:
+def proc_is_ours() -> bool:
+    """Whether /proc shows the processes of this PID namespace."""
+    return Path("/proc/self").readlink().name == str(os.getpid())
+
+
+def started(pid: str) -> str:
     """When a process started, in clock ticks since the machine did; "gone" if there is none of that number."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
