@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import marshal
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from rewards.rewriting import replaced
 from rewards.sandbox.base import PYTHON_FLAGS, Job, Limits, RunResult
 from rewards.verifiers.base import Bench, whole
 from rewards.verifiers.harness_row import macros
+
+#: Runs tests one after another in one fresh box.
+Calls = Callable[[Sequence[Any]], tuple[RunResult, Report]]
 
 _HERE = Path(__file__).resolve().parent / "sandbox"
 _C = LANGUAGES["c"]
@@ -44,10 +47,8 @@ def call_python(
     return _driven(bench, limits, job, {}, whole(limits, len(tests)))
 
 
-def call_c(
-    bench: Bench, limits: Limits, program: str, entry: str, types: Sequence[str], tests: Sequence[Sequence[Any]]
-) -> tuple[RunResult, Report]:
-    """Compile an answer in C, then call `entry` with each argument list in `tests`, each in a fresh child.
+def calls_of_c(bench: Bench, limits: Limits, program: str, entry: str, types: Sequence[str]) -> Calls:
+    """Compile an answer in C; what calls `entry` with argument lists, in one box, each in a fresh child.
 
     The driver is compiled by itself, once per signature, and linked: macros of the answer never touch it. Behind the
     answer stands a function of ours, so that the answer's own declaration says how it is called: what it takes as
@@ -62,39 +63,35 @@ def call_c(
         {_C.source: (program + _c_after(program, entry, types)).encode("utf-8", "replace"), "driver.o": driver},
         ARTEFACT,
     )
-    run = bench.sandbox.run(
-        Job(
-            argv=_C.run_argv(),
-            files={ARTEFACT: artefact},
-            stdin=_packed(bench, limits, types, tests),
-            limits=whole(limits, len(tests)),
-        )
-    )
-    return run, read_report(run.stdout)
+
+    def call(tests: Sequence[Sequence[Any]]) -> tuple[RunResult, Report]:
+        stdin, box = _packed(bench, limits, types, tests), whole(limits, len(tests))
+        run = bench.sandbox.run(Job(argv=_C.run_argv(), files={ARTEFACT: artefact}, stdin=stdin, limits=box))
+        return run, read_report(run.stdout)
+
+    return call
 
 
-def call_program(
-    bench: Bench,
-    language: Language,
-    limits: Limits,
-    program: str,
-    entry: str,
-    kinds: Sequence[Kind],
-    tests: Sequence[Sequence[Any]],
-) -> tuple[RunResult, Report]:
-    """Call `entry` of an answer in a language of `CALLERS` with each argument list, each in a process of its own.
+def calls_of_program(
+    bench: Bench, language: Language, limits: Limits, program: str, entry: str, kinds: Sequence[Kind]
+) -> Calls:
+    """Compile an answer in a language of `CALLERS`; what calls `entry` with argument lists, each in a process.
 
     `kinds` are what it returns and those of its parameters.
-    Raises CompileError, InfraFailure when the driver did not start, EnvironmentProblem where a tool is missing.
+    Raises CompileError, EnvironmentProblem where a tool is missing; a call InfraFailure when the driver did not start.
     """
     caller = CALLERS[language.name]
     files, argv, loaded = _prepared(bench, language, caller, program, entry, tuple(kinds))
     argv = (*argv, *(map(str, kinds) if caller.told else ()))
-    heads = ((loaded, entry, str(len(test))) for test in tests)
-    tails = ([token for value in test for token in tokens_of(value)] for test in tests)
-    given = ["\n".join((*head, *tail, "")).encode() for head, tail in zip(heads, tails, strict=True)]
     each = language.limits(limits)
-    return _driven(bench, each, {"argv": argv, "tests": given}, files, whole(each, len(tests)))
+
+    def call(tests: Sequence[Sequence[Any]]) -> tuple[RunResult, Report]:
+        heads = ((loaded, entry, str(len(test))) for test in tests)
+        tails = ([token for value in test for token in tokens_of(value)] for test in tests)
+        given = ["\n".join((*head, *tail, "")).encode() for head, tail in zip(heads, tails, strict=True)]
+        return _driven(bench, each, {"argv": argv, "tests": given}, files, whole(each, len(tests)))
+
+    return call
 
 
 def _prepared(

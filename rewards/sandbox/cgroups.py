@@ -16,7 +16,9 @@ made in the nearest group at or above this process' own that passes on memory an
 systemd user's slices are; what limits the groups between does not limit boxes. There `cgroup.procs` is the only way
 in. Version 2 follows Documentation/admin-guide/cgroup-v2.rst and is tested on folders that stand for it.
 
-A group is named after its owner and when that started, so that the groups of a killed owner are found and removed.
+A group is named after its owner, when that started and the namespace that number belongs to, so that the groups of a
+killed owner are found and removed. Containers may share these folders: what another namespace made is left to it, for
+nobody here can see whether its owner lives, and between its making and its first process a group is empty.
 """
 
 from __future__ import annotations
@@ -141,7 +143,7 @@ class Cgroups:
         self.places = places
         self._files = FILES[places.version]
         self._fds: dict[str, int] = {}
-        self._owner = f"{PREFIX}{os.getpid()}-{_started(os.getpid())}"
+        self._owner = f"{PREFIX}{namespace()}-{os.getpid()}-{started('self')}"
 
     @classmethod
     def here(cls) -> Cgroups | None:
@@ -200,19 +202,32 @@ class Cgroups:
         _write(self.places.of(files.processes) / name / files.processes, processes)
 
     def sweep(self) -> int:
-        """Remove groups whose owner is gone; how many folders that were. One with a process left in it stays."""
-        removed = 0
-        for folder in self.places.distinct:
-            for entry in folder.glob(f"{PREFIX}*-*-*"):
-                pid, started, _ = entry.name.removeprefix(PREFIX).split("-", 2)
-                if pid.isdigit() and _started(int(pid)) != started:
+        """Remove groups whose owner is gone; how many folders that were. One with a process left in it stays.
+
+        Only those of this PID namespace, and none where /proc is that of another: it does not show who lives here.
+        """
+        removed, own = 0, f"{PREFIX}{namespace()}-"
+        for folder in self.places.distinct if proc_is_ours() else ():
+            for entry in folder.glob(f"{own}*-*-*"):
+                pid, since, _ = entry.name.removeprefix(own).split("-", 2)
+                if pid.isdigit() and started(pid) != since:
                     with suppress(OSError):
                         entry.rmdir()
                         removed += 1
         return removed
 
 
-def _started(pid: int) -> str:
+def namespace() -> str:
+    """The PID namespace of this process, as a number that no other one alive has."""
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
+
+
+def proc_is_ours() -> bool:
+    """Whether /proc shows the processes of this PID namespace."""
+    return Path("/proc/self").readlink().name == str(os.getpid())
+
+
+def started(pid: str) -> str:
     """When a process started, in clock ticks since the machine did; "gone" if there is none of that number."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

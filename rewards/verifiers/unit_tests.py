@@ -44,11 +44,11 @@ from rewards.rewriting import outside, replaced
 from rewards.sandbox.base import KilledBy, Limits, RunResult
 from rewards.verifiers import unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
-from rewards.verifiers.base import Judged, limits_of, overall, record_of, test_list
+from rewards.verifiers.base import NOT_RUN, Judged, limits_of, overall, record_of, test_list
 from rewards.verifiers.harness_row import Harness, macros
 from rewards.verifiers.harness_rows_compiled import JAVA_LIBRARY, JAVA_TUPLES
 from rewards.verifiers.harnesses import HARNESSES
-from rewards.verifiers.stdio import NOT_RUN, failure_of, last_words
+from rewards.verifiers.stdio import failure_of, last_words
 
 _SANDBOX = Path(__file__).resolve().parents[1] / "sandbox"
 _OPTIONAL = ("tests", "test", "prompt", "entry_point", "module", "limits")

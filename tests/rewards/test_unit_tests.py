@@ -13,10 +13,9 @@ from rewards.bench import Bench
 from rewards.languages import find
 from rewards.sandbox.base import MIB, Limits
 from rewards.verifiers.asserts import COMPARED_INSIDE
-from rewards.verifiers.base import Judged
+from rewards.verifiers.base import NOT_RUN, Judged
 from rewards.verifiers.harness_row import macros
 from rewards.verifiers.harnesses import HARNESSES
-from rewards.verifiers.stdio import NOT_RUN
 from rewards.verifiers.unit_tests import UnitTestsVerifier, assemble, harness_of, read
 
 LIMITS = Limits(cpu_s=3, wall_s=15, memory_bytes=1024 * MIB)
