@@ -104,14 +104,18 @@ class PolicyTrainer:
     # -- one step -----------------------------------------------------------------------------------------------
 
     def step(self, batch: TrainBatch, phase: Phase = lambda _: nullcontext()) -> dict[str, float]:
-        """Update the policy on one batch; returns the step's metrics. Raises TrainingDiverged before any update."""
+        """Update the policy on one batch; returns the step's metrics.
+
+        Raises TrainingDiverged before the update that cannot be made, and says how many of the batch's were made.
+        """
         if not batch.completions:
             return {"grad_norm": 0.0, "tokens/trained": 0.0, "learning_rate": self._learning_rate()}
         self._reset_reference()
         with phase("logprobs"):
             parts = [(part, self._micro_batches(part)) for part in batch.parts()]
             reference = [[self._reference_logprobs(m) for m in micro] for _, micro in parts]
-            moves = self.config.updates_per_rollout * len(parts) > 1  # else pi_old is pi, and ratios are 1
+            total = self.config.updates_per_rollout * len(parts)
+            moves = total > 1  # else pi_old is pi, and ratios are 1
             routes = [[self.routers.route(m, part.experts) for m in micro] for part, micro in parts]
             old = [
                 [self._logprobs(m, route) if moves else None for m, route in zip(micro, along, strict=True)]
@@ -121,13 +125,13 @@ class PolicyTrainer:
         for update in range(self.config.updates_per_rollout):
             sums, norm = Sums({}), 0.0
             with phase("update"):
-                for (part, micro), ref, prior, along in zip(parts, reference, old, routes, strict=True):
+                for k, ((part, micro), ref, prior, along) in enumerate(zip(parts, reference, old, routes, strict=True)):
                     for i, m in enumerate(micro):
                         # ranks exchange gradients with the last micro-batch only; where they shard them, with each
                         waiting = i + 1 < len(micro) and not self.accelerator.is_fsdp2
                         with self.accelerator.no_sync(self.model) if waiting else nullcontext(), along[i]:
                             self._backward(m, ref[i], prior[i], part, sums)
-                    norm = self._apply(sums)
+                    norm = self._apply(sums, _made(update * len(parts) + k, total))
             first = self._means(sums, batch, norm, len(parts)) | self.routers.metrics(self.accelerator.reduce)
             metrics = first if update == 0 else {**first, **{k: metrics[k] for k in metrics if "mismatch" in k}}
         self.version += 1
@@ -172,20 +176,21 @@ class PolicyTrainer:
             sums.add(tokens=float(m.num_targets), aux=aux, **values, **differences)
             sums.values["worst"] = max(sums.values.get("worst", 0.0), worst)
 
-    def _apply(self, sums: Sums) -> float:
-        """The optimizer's step. Raises TrainingDiverged before it, on every rank alike, and forgets the gradient."""
+    def _apply(self, sums: Sums, made: str) -> float:
+        """The optimizer's step. Raises TrainingDiverged before it, on every rank alike, and forgets the gradient.
+
+        `made`: what the optimizer did with this batch before.
+        """
         values = self._over_ranks(sums)
         total = values["policy"] + values["penalty"] + values["aux"] + values.get("bonus", 0.0)
         if not isfinite(total):
             self.optimizer.zero_grad()
-            raise TrainingDiverged(
-                f"the loss is {total} (policy {values['policy']}, KL {values['penalty']}); the optimizer did not step"
-            )
+            raise TrainingDiverged(f"the loss is {total} (policy {values['policy']}, KL {values['penalty']}); {made}")
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip)
         value = float(norm) if norm is not None else 0.0
         if not isfinite(value):
             self.optimizer.zero_grad()
-            raise TrainingDiverged(f"the gradient norm is {value}; the optimizer did not step")
+            raise TrainingDiverged(f"the gradient norm is {value}; {made}")
         set_rate(self.optimizer, self._learning_rate())
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -301,6 +306,15 @@ class PolicyTrainer:
         self.bonus = Bonus(*saved.get("bonus", (self.config.entropy.coef, 0.0)))
         if self.reference is not None and "reference" in saved:
             load_model_state(self.reference, saved["reference"])
+
+
+def _made(updates: int, of: int) -> str:
+    """What the optimizer did with a batch before it stopped: a policy that moved is not the one that was proved."""
+    if not updates:
+        return "the optimizer did not step"
+    return (
+        f"the optimizer had made {updates} of this batch's {of} updates; go on from a checkpoint, not from this policy"
+    )
 
 
 def _per_token(advantages_S: Sequence[float | tuple[float, ...]], m: PackedBatch, segments_N: Tensor) -> Tensor:
