@@ -217,7 +217,11 @@ def weights_bytes(root: Path) -> int:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "gspo": {"loss": "gspo", "clip": (3e-4, 4e-4)},
-    "cispo, sequence mask": {"loss": "cispo", "correction": CorrectionConfig(kind="sequence_mask", band=(0.0, 1e9))},
+    "cispo, sequence mask": {
+        "loss": "cispo",
+        "clip": (0.0, 0.2),
+        "correction": CorrectionConfig(kind="sequence_mask", band=(0.0, 1e9)),
+    },
     "icepop, unbiased KL": {
         "correction": CorrectionConfig(kind="icepop", band=(0.0, 2.0), off_policy_threshold=0.1),
         "kl": KLConfig(estimator="unbiased", coef=0.1),
