@@ -100,7 +100,9 @@ def merged_state(model: Any) -> dict[str, Tensor]:
     for name, tensor in base.state_dict().items():
         if ".lora_" not in name:
             adapter = adapters.get(_plain(name))
-            state[_plain(name)] = tensor if adapter is None else tensor + adapter.get_delta_weight(NAME).detach()
+            if adapter is not None:  # added in float32 also where the frozen weight is held in 16 bits
+                tensor = tensor.float() + adapter.get_delta_weight(NAME).detach().float()
+            state[_plain(name)] = tensor
     return state
 
 

@@ -72,7 +72,10 @@ class PolicyConfig(Section):
     pieces: Literal["words", "lines"] = Field(
         default="words", description="what that tokenizer's tokens may not reach across"
     )
-    dtype: Dtype = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="what GRPO computes products in; what is trained stays in float32, what is frozen is held in this",
+    )
     experts: Experts | None = Field(
         default=None,
         description="how GRPO computes fused experts: transformers' experts_implementation; unset: its own",

@@ -1,10 +1,12 @@
 """Scored groups to a file and back, whole: what a step was made of, to look at it or to run it again.
 
 One JSON object per group and line. Numbers that are none are written as NaN and Infinity, which Python reads back.
+The experts an engine chose are kept with it, base64 of their bytes: without them a batch under replay is another one.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +15,16 @@ from typing import Any
 
 from assay.jsonl import read_rows
 from assay.lineage import write_atomically
-from assay.types import Completion, FinishReason, RewardResult, RolloutGroup, ScoredGroup, TestVerdict, Verdict
+from assay.types import (
+    Completion,
+    FinishReason,
+    RewardResult,
+    RolloutGroup,
+    RoutedExperts,
+    ScoredGroup,
+    TestVerdict,
+    Verdict,
+)
 from rollouts.tasks import FORMATS, to_row
 
 COMPLETION = ("token_ids", "logprobs", "text", "finish_reason", "policy_version")
@@ -34,7 +45,10 @@ def _row(scored: ScoredGroup) -> dict[str, Any]:
     return {
         "task": to_row(scored.group.task),
         "prompt_ids": scored.group.prompt_ids,
-        "completions": [{name: getattr(c, name) for name in COMPLETION} for c in scored.group.completions],
+        "completions": [
+            {name: getattr(c, name) for name in COMPLETION} | {"experts": _experts_row(c.experts)}
+            for c in scored.group.completions
+        ],
         "results": [asdict(r) for r in scored.results],
     }
 
@@ -56,7 +70,19 @@ def _completion(row: Mapping[str, Any]) -> Completion:
         text=row["text"],
         finish_reason=FinishReason(row["finish_reason"]),
         policy_version=(oldest, newest),
+        experts=_experts(row["experts"]),
     )
+
+
+def _experts_row(experts: RoutedExperts | None) -> dict[str, Any] | None:
+    return None if experts is None else {"shape": experts.shape, "ids": base64.b64encode(experts.ids).decode()}
+
+
+def _experts(row: Mapping[str, Any] | None) -> RoutedExperts | None:
+    if row is None:
+        return None
+    positions, layers, chosen = row["shape"]
+    return RoutedExperts(shape=(positions, layers, chosen), ids=base64.b64decode(row["ids"]))
 
 
 def _result(row: Mapping[str, Any]) -> RewardResult:

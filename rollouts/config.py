@@ -22,9 +22,18 @@ class EngineConfig(Section):
     return_experts: bool = Field(
         default=False, description="completions carry the experts the routers chose, for grpo.moe.replay: r3"
     )
+    fp32_router_and_head: bool = Field(
+        default=False, description="of an engine in 16 bits: logits of routers and head in float32, as the trainer's"
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset"
     )
+
+    @model_validator(mode="after")
+    def _wide_parts_of_a_narrow_engine(self) -> EngineConfig:
+        if self.fp32_router_and_head and self.dtype == "float32":
+            raise ValueError("fp32_router_and_head: an engine of dtype float32 computes all so; leave one of them out")
+        return self
 
 
 class SamplingConfig(Section):

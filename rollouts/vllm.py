@@ -28,6 +28,7 @@ from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.engine import Sampling
 from rollouts.weights import SyncReport, WeightBundle, unpack
+from rollouts.wide import wide_routers
 
 FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 TENSOR_RTOL = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}
@@ -60,7 +61,7 @@ class VLLMEngine:
             options["num_gpu_blocks_override"] = _blocks(model, config.max_num_seqs, max_model_len)
         else:
             options["gpu_memory_utilization"] = config.gpu_memory_utilization
-        with boundary(f"starting vLLM on {model}"):
+        with boundary(f"starting vLLM on {model}"), wide_routers(config.fp32_router_and_head) as wide:
             self._llm: Any = LLM(
                 model=model,
                 skip_tokenizer_init=True,  # tokens in, tokens out: the tokenizer is the driver's alone
@@ -74,6 +75,7 @@ class VLLMEngine:
                 disable_log_stats=True,
                 seed=0,
                 **options,
+                **wide,
             )
         self._routed_layers = self._llm.apply_model(_routed_layers)[0] if config.return_experts else []
         if config.return_experts and not self._routed_layers:

@@ -19,6 +19,7 @@ from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
 from assay.policy import load_policy, load_tokenizer
 from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, probe_sequences, publish
+from rollouts.wide import AsHeld
 
 if TYPE_CHECKING:
     from grpo.trainer import PolicyTrainer
@@ -64,9 +65,10 @@ class Fleet:
 
     def hold(self, policy: Path | str) -> None:
         """Put the weights of a checkpoint folder into every engine, with proof."""
-        model = load_policy(policy, self.config.policy.dtype).eval()
+        model = load_policy(policy).eval()
         self._versions += 1
-        bundle = publish(checkpoint_state(model), -self._versions)  # negative: not a version of a training run
+        held = AsHeld(checkpoint_state(model), self.config.rollouts.engine)
+        bundle = publish(held, -self._versions)  # negative: not a version of a training run
         self.sync(bundle, make_probe(model, self.probe_sequences, self.tokenizer.pad_token_id))
 
     def sync(self, bundle: WeightBundle, probe: Probe) -> Mapping[str, float]:
@@ -76,7 +78,7 @@ class Fleet:
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         """Put the trainer's weights into every engine, with proof."""
         self.rollouts.release()
-        return self.sync(trainer.publish(), trainer.probe(self.probe_sequences))
+        return self.sync(trainer.publish(self.config.rollouts.engine), trainer.probe(self.probe_sequences))
 
     def close(self) -> None:
         """End the threads, the actors and a cluster of our own."""

@@ -101,7 +101,7 @@ def sft(run: Run, base: Path | str) -> Path:
                     read_dialogues(run.demonstrations),
                     out,
                     log=log,
-                    dtype=run.config.policy.dtype,
+                    dtype="float32",  # policy.dtype is GRPO's, and held weights in 16 bits lose small updates
                 )
     return out / "policy"
 
@@ -290,7 +290,7 @@ def reward_model(run: Run, rows: Path) -> Path:
                     read_samples(rows / "rows.jsonl"),
                     out,
                     log=log,
-                    dtype=run.config.policy.dtype,
+                    dtype="float32",  # policy.dtype is GRPO's, and held weights in 16 bits lose small updates
                 )
             (logs / "metrics.jsonl").replace(out / "metrics.jsonl")
             shutil.rmtree(logs)

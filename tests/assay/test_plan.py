@@ -67,7 +67,7 @@ def test_lite_does_not_fit_a_card_of_80_gib_and_each_reason_is_one_line():
     assert "planned for but not started yet" in split[0]
     assert len(split) == 2 and "an engine wants" not in split[1]
     assert lite_missing("gpus=8,gpu_gib=400,cpus=96,ram_gib=1024", placement="separate", trainer_gpus=1) == []
-    assert "of memory wanted, 64.00 GiB there" in lite_missing("gpus=8,gpu_gib=2500,cpus=96,ram_gib=64")[0]
+    assert "of memory wanted, 48.00 GiB there" in lite_missing("gpus=8,gpu_gib=2500,cpus=96,ram_gib=48")[0]
 
 
 def test_the_command_prints_the_plan_and_leaves_with_0_or_1(tmp_path: Path, capsys):
@@ -98,6 +98,10 @@ def test_the_parser_of_plan_needs_no_torch():
 def test_adapters_hold_no_state_of_the_weights_and_their_own_reference():
     size = of_policy(PolicyConfig(init=InitConfig()))
     whole, thin = (trainer_parts(size, GRPOConfig(), 64, 1 << 20, adapted=adapted) for adapted in (False, True))
+    narrow = trainer_parts(size, GRPOConfig(), 64, 1 << 20, True, "bfloat16")
+    assert narrow["weights"] == thin["weights"] // 2 and narrow["activations"] < thin["activations"]
+    rounded = trainer_parts(size, GRPOConfig(), 64, 1 << 20, dtype="bfloat16")  # weights stay, the reference is halved
+    assert rounded["weights"] == whole["weights"] and rounded["reference"] == whole["reference"] // 2
     assert [thin[part] for part in ("gradient", "Adam", "reference")] == [0, 0, 0]
     assert thin["weights"] == whole["weights"] == whole["reference"] > 0
 

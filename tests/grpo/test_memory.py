@@ -118,7 +118,7 @@ def test_every_way_of_computing_experts_gives_the_same_gradient(tiny_policy: Pat
     "settings, announced",
     [
         ({}, True),
-        ({"loss": "cispo", "correction": {"kind": "tis"}, "updates_per_rollout": 2}, True),
+        ({"loss": "cispo", "clip": (0.0, 0.2), "correction": {"kind": "tis"}, "updates_per_rollout": 2}, True),
         ({"entropy": EntropyConfig(coef=0.01)}, True),
         ({"loss": "gspo"}, False),
         ({"correction": {"kind": "geometric", "band": (0.0, 1e9)}}, False),
