@@ -55,7 +55,8 @@ class Run:
         config = config.anchored()
         run = cls(config)
         kept = run.folder / "config.yaml"
-        made = [name for name in run.lineage.artifacts if name != "base" or config.policy.path is None]
+        given = {"replayed", *(["base"] if config.policy.path is not None else [])}
+        made = [name for name in run.lineage.artifacts if name not in given]
         made += ["grpo"] if (run.folder / "grpo" / "metrics.jsonl").is_file() else []
         if kept.exists() and made:
             changed = _differences(configs.read_tree(kept), json.loads(config.model_dump_json()))

@@ -228,7 +228,8 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         sync=lambda: fleet.update(trainer),
         evaluate=_during(run, fleet) if run.has_heldout() else None,
     )
-    with run.stage("grpo", out / "policy", kind="policy", parents=[parent], data=[run.data_row("train")],
+    parents = [parent, *({"replayed"} & run.lineage.artifacts.keys())]
+    with run.stage("grpo", out / "policy", kind="policy", parents=parents, data=[run.data_row("train")],
                    config_section=config) as todo:  # fmt: skip
         if not todo:
             return out / "policy"

@@ -10,7 +10,7 @@ from assay import config as configs
 from assay.commands import stages
 from assay.commands.context import Run, leave_report
 from assay.commands.fleet import fleet
-from assay.commands.replay import replay
+from assay.commands.replay import AGAIN, REPLAYED, replay
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError, InfraFailure
 
@@ -57,8 +57,12 @@ def _reward_model(run: Run) -> int:
 
 def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
     """On the run's own SFT policy where there is one, else on policy.path."""
+    if samples is None and REPLAYED in run.lineage.artifacts:
+        made = run.lineage.artifacts[REPLAYED]["path"]
+        raise ConfigError(f"{run.folder}: made by --replay from {made}, and {AGAIN}")
     if not resume and (run.folder / "grpo" / "metrics.jsonl").is_file():
-        raise ConfigError(f"{run.folder} holds a GRPO run; take it up with --resume {run.folder}, or choose another")
+        remedy = AGAIN if samples is not None else f"take it up with --resume {run.folder}, or choose another"
+        raise ConfigError(f"{run.folder} holds a GRPO run; {remedy}")
     if resume and not (run.folder / "grpo" / "metrics.jsonl").is_file():
         raise ConfigError(f"{run.folder}: no GRPO step was made here, so nothing to resume; run `assay grpo CONFIG`")
     stages.check_tasks(run)
@@ -72,7 +76,7 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
         )
     then = f"go on with: assay grpo --resume {run.folder}"
     if samples is not None:  # a resumed one would draw anew
-        then = "a replay is not taken up again: start it anew, with another run_dir"
+        then = AGAIN
     try:
         with fleet(run.config, start, samples) as machines:
             if reward_model is not None:
