@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,7 +33,16 @@ def main(arguments: argparse.Namespace) -> int:
         config.need("grpo", "grpo")
         if arguments.replay is not None:
             return replay(config, Path(arguments.replay), _grpo)
-    run = Run.open(config)
+    try:
+        return _stage(arguments, Run.open(config))
+    except KeyboardInterrupt as stopped:
+        if arguments.command == "grpo":  # says itself how to go on
+            raise
+        again = shlex.join(["assay", arguments.command, arguments.config, *arguments.overrides])
+        raise KeyboardInterrupt(f"{str(stopped) or 'stopped'}; go on with: {again}") from None
+
+
+def _stage(arguments: argparse.Namespace, run: Run) -> int:
     return {"sft": _sft, "preferences": _preferences, "reward-model": _reward_model, "grpo": _grpo}.get(
         arguments.command, lambda run: _eval(run, arguments.policy)
     )(run)
@@ -84,8 +94,8 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
             print(stages.grpo(run, machines, start, parent, resume=resume))
     except InfraFailure as failure:
         raise InfraFailure(f"{failure}; {then}") from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; {then}") from None
+    except KeyboardInterrupt as stopped:
+        raise KeyboardInterrupt(f"{str(stopped) or 'stopped'}; {then}") from None
     finally:
         if (run.folder / "grpo" / "metrics.jsonl").is_file():
             leave_report(run.folder)
