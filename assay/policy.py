@@ -168,15 +168,25 @@ def load_policy(path: str | Path, dtype: Dtype = "float32", experts: Experts | N
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder or on the hub. Raises CheckpointError where there is none."""
+    """The tokenizer in a folder or on the hub. Raises CheckpointError where there is none, or another model's: one with
+    more tokens than the model beside it embeds. Engines have none, so this is the only place to see it."""
     from transformers import AutoTokenizer
 
     if not _on_the_hub(path) and not Path(path).is_dir():
         raise CheckpointError(f"{path}: no such folder; make that policy first, or name one that exists")
     try:
-        return AutoTokenizer.from_pretrained(str(path))
+        tokenizer = AutoTokenizer.from_pretrained(str(path))
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: no tokenizer can be loaded: {_one_line(error)}") from None
+    if (Path(path) / "config.json").is_file():
+        config = _read_config(Path(path))
+        embedded = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+        if embedded is not None and len(tokenizer) > embedded:
+            raise CheckpointError(
+                f"{path}: its tokenizer has {len(tokenizer)} tokens and its model embeds {embedded}: that is another "
+                f"model's tokenizer; put the model's own there"
+            )
+    return tokenizer
 
 
 def _on_the_hub(path: str | Path) -> bool:

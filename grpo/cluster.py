@@ -24,8 +24,10 @@ from typing import Any
 
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # read at import: a late thread must not start a cluster of its own
 
+import grpc
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray._private.grpc_utils import init_grpc_channel
+from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -43,6 +45,14 @@ from rollouts.pool import RolloutPool
 
 DEAD = "(dead)"  #: and not to come back
 NODE_LABEL = "ray.io/node-id"
+FULL = (ObjectStoreFullError, OutOfDiskError)
+KNOCK_S = 10.0  #: for the head of a cluster to say that it is there
+ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  #: asked of it
+STRANGERS = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: f"it takes the connection and says nothing for {KNOCK_S:.0f} s",
+    grpc.StatusCode.UNIMPLEMENTED: "it speaks gRPC and does not know what Ray's head knows; name the head's port",
+    grpc.StatusCode.UNAVAILABLE: "",
+}
 REWARD_MODEL = Kind(name="reward-model", count=1, bundle={"CPU": 1.0}, strategy="PACK")
 
 
@@ -128,12 +138,23 @@ class Proxy:
             except RayTaskError as error:
                 if isinstance(error.cause, AssayError):
                     raise error.cause from None
+                if isinstance(error.cause, FULL):
+                    raise self._no_room(what, error.cause) from None
                 raise
+            except FULL as error:  # nobody died, and another engine would find no room either
+                raise self._no_room(what, error) from None
             except RayError as error:  # also: its node, its memory or its answer was lost
                 self._revive()
                 if not again:
                     raise InfraFailure(f"{self._name} died during {what}: {_first_line(error)}") from None
         raise AssertionError("unreachable: the second try answers or raises")
+
+    def _no_room(self, what: str, error: BaseException) -> EnvironmentProblem:
+        grow = "" if self._cluster.config.address else ", or raise cluster.object_store_gib"
+        return EnvironmentProblem(
+            f"{self._name}: no room for {what}: Ray's object store is full, and so is the disk below its temporary "
+            f"folder ({_first_line(error)}); free space there{grow}"
+        )
 
     def _revive(self) -> None:
         """Wait, where Ray starts the actor anew, until it is there again: whoever tries next shall not find it dead."""
@@ -388,10 +409,18 @@ def say(line: str) -> None:
 
 
 def _knock(address: str | None) -> None:
-    """Raises OSError where nobody listens at HOST:PORT: Ray would try for minutes before it says so."""
+    """Raises OSError where nobody, or somebody else, listens at HOST:PORT: Ray would try for minutes, or for ever."""
     host, _, port = (address or "").rpartition(":")
-    if host and port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=10).close()
+    if not (host and port.isdigit() and "/" not in host):
+        return
+    socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+    with init_grpc_channel(f"{host}:{port}") as channel:
+        try:
+            channel.unary_unary(ALIVE)(b"", timeout=KNOCK_S)
+        except grpc.RpcError as error:
+            if error.code() in STRANGERS:  # else it is a Ray, which says itself what it does not like
+                what = STRANGERS[error.code()] or " ".join(error.details().split()).rpartition("last error: ")[2]
+                raise ConnectionError(f"what listens at {address} is no Ray cluster: {what[:200]}") from None
 
 
 def _devices() -> list[str]:

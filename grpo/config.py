@@ -140,6 +140,9 @@ class GRPOConfig(Section):
     eval_limit: int = Field(default=128, ge=1, description="held-out tasks in an evaluation during the run")
     checkpoint_every: int = Field(default=50, ge=1)
     keep_last: int = Field(default=2, ge=1)
+    checkpoint_async: bool = Field(
+        default=True, description="write checkpoints beside the next steps, from a copy in main memory"
+    )
 
     @model_validator(mode="before")
     @classmethod

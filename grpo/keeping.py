@@ -6,8 +6,8 @@ The experts an engine chose are kept with it, base64 of their bytes: without the
 
 from __future__ import annotations
 
-import base64
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +31,7 @@ COMPLETION = ("token_ids", "logprobs", "text", "finish_reason", "policy_version"
 
 
 def write_groups(scored: Sequence[ScoredGroup], path: Path) -> None:
-    """What the trainer's batch is made from: tokens, the engine's log-probabilities, results."""
+    """What the trainer's batch is made from: tokens, the engine's log-probabilities and experts, results."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(json.dumps(_row(group)) + "\n" for group in scored))
 
@@ -45,10 +45,7 @@ def _row(scored: ScoredGroup) -> dict[str, Any]:
     return {
         "task": to_row(scored.group.task),
         "prompt_ids": scored.group.prompt_ids,
-        "completions": [
-            {name: getattr(c, name) for name in COMPLETION} | {"experts": _experts_row(c.experts)}
-            for c in scored.group.completions
-        ],
+        "completions": [_said(c) for c in scored.group.completions],
         "results": [asdict(r) for r in scored.results],
     }
 
@@ -62,27 +59,24 @@ def _group(row: Mapping[str, Any]) -> ScoredGroup:
     return ScoredGroup(group=group, results=tuple(_result(r) for r in row["results"]))
 
 
+def _said(completion: Completion) -> dict[str, Any]:
+    row = {name: getattr(completion, name) for name in COMPLETION}
+    if completion.experts is not None:
+        row["experts"] = {"shape": completion.experts.shape, "ids": b64encode(completion.experts.ids).decode()}
+    return row
+
+
 def _completion(row: Mapping[str, Any]) -> Completion:
     oldest, newest = row["policy_version"]
+    experts = row.get("experts")
     return Completion(
         token_ids=tuple(row["token_ids"]),
         logprobs=tuple(row["logprobs"]),
         text=row["text"],
         finish_reason=FinishReason(row["finish_reason"]),
         policy_version=(oldest, newest),
-        experts=_experts(row["experts"]),
+        experts=experts and RoutedExperts(shape=tuple(experts["shape"]), ids=b64decode(experts["ids"])),
     )
-
-
-def _experts_row(experts: RoutedExperts | None) -> dict[str, Any] | None:
-    return None if experts is None else {"shape": experts.shape, "ids": base64.b64encode(experts.ids).decode()}
-
-
-def _experts(row: Mapping[str, Any] | None) -> RoutedExperts | None:
-    if row is None:
-        return None
-    positions, layers, chosen = row["shape"]
-    return RoutedExperts(shape=(positions, layers, chosen), ids=base64.b64decode(row["ids"]))
 
 
 def _result(row: Mapping[str, Any]) -> RewardResult:

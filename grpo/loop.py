@@ -82,7 +82,7 @@ def run(
             record.cursor = drawn.cursor
             record.samples(done, drawn.scored, advantages)
             record.metrics(done, metrics, timer)
-            if done % config.checkpoint_every == 0 or done == config.steps:
+            if record.due(done, config.checkpoint_every):
                 with timer.phase("checkpoint"):  # last: what is recorded beyond a checkpoint is taken back on resume
                     record.checkpoint(done)
     return config.steps

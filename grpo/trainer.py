@@ -21,7 +21,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from assay.adapter import LoraConfig, adapted, base_of, merged_state, restore_weights, save_weights, without_adapter
+from assay.adapter import (
+    LoraConfig,
+    adapted,
+    adapter_state,
+    base_of,
+    merged_state,
+    restore_weights,
+    save_weights,
+    without_adapter,
+)
 from assay.checkpoint import load_state, save_state
 from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
@@ -30,7 +39,7 @@ from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import Dtype, Experts, load_policy, without_bars
 from assay.precision import check_precision, computing, keep_routers_wide, narrow_frozen
-from assay.sharded import load_model_state, load_optimizer_state, placed, whole
+from assay.sharded import Copies, load_model_state, load_optimizer_state, placed, whole
 from grpo.batch import TrainBatch, with_gradient
 from grpo.config import GRPOConfig
 from grpo.entropy import Bonus
@@ -299,22 +308,35 @@ class PolicyTrainer:
 
         Every rank has to call it; the main process writes.
         """
-        main = self.accelerator.is_main_process
-        state, optimizer = whole(merged_state(self.unwrapped), main), whole(self.optimizer.state_dict(), main)
-        reference = None  # the policy the run began from
-        if self.reference is not None and self.config.kl.reset_every:
-            reference = whole(self.reference.state_dict(), main)
-        if not main:
-            return
-        try:
-            with without_bars():
-                save_weights(self.unwrapped, state, folder)
-        except SafetensorError as error:  # safetensors' own word for a full disk
-            raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
-        saved = {"optimizer": optimizer, "version": self.version, "bonus": (self.bonus.coefficient, self.bonus.entropy)}
-        if reference is not None:
-            saved["reference"] = reference
-        save_state(saved, folder / "trainer.pt")
+        self.snapshot(copied=False)(folder)
+
+    def snapshot(self, copied: bool = True) -> Callable[[Path], None]:
+        """`save` of the state as it is now, to be called later, or by another thread while training goes on.
+
+        Every rank has to take it. Not `copied`, it has to be called before the next step.
+        """
+        main, model = self.accelerator.is_main_process, self.unwrapped
+        moving = Copies(p for p in model.parameters() if p.requires_grad) if copied else _as_it_is
+        state, factors = whole(merged_state(model), main, moving), whole(adapter_state(model), main, moving)
+        saved = {
+            "optimizer": whole(self.optimizer.state_dict(), main, Copies() if copied else _as_it_is),
+            "version": self.version,
+            "bonus": (self.bonus.coefficient, self.bonus.entropy),
+        }
+        if self.reference is not None and self.config.kl.reset_every:  # else it is the policy the run began from
+            saved["reference"] = whole(self.reference.state_dict(), main, Copies() if copied else _as_it_is)
+
+        def save(folder: Path) -> None:
+            if not main:
+                return
+            try:
+                with without_bars():
+                    save_weights(model, state, folder, factors)
+            except SafetensorError as error:  # safetensors' own word for a full disk
+                raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
+            save_state(saved, folder / "trainer.pt")
+
+        return save
 
     def restore(self, folder: Path) -> None:
         """Take up where `save` left off. Raises CheckpointError where the folder holds another architecture."""
@@ -334,6 +356,10 @@ def _made(updates: int, of: int) -> str:
     return (
         f"the optimizer had made {updates} of this batch's {of} updates; go on from a checkpoint, not from this policy"
     )
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _per_token(advantages_S: Sequence[float | tuple[float, ...]], m: PackedBatch, segments_N: Tensor) -> Tensor:

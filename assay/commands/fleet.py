@@ -6,13 +6,10 @@ are swapped in place anyway.
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assay.commands.context import say
 from assay.commands.schema import RunConfig
@@ -115,27 +112,3 @@ def fleet(config: RunConfig, policy: Path | str, samples: Path | None = None) ->
         yield made
     finally:
         made.close()
-
-
-class Interrupts:
-    """SIGINT and SIGTERM ask the run to stop after the step at hand; a second one stops it at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        say(f"{signal.Signals(number).name}: stopping after this step and writing a checkpoint; again to stop at once")

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 from assay.checkpoint import writing
 from assay.commands.context import Run, say
-from assay.commands.fleet import Fleet, Interrupts
+from assay.commands.fleet import Fleet
 from assay.errors import ConfigError, DataError
 from assay.lineage import data_entry
 from assay.metrics import MetricsLog
 from assay.policy import check_folder, create_policy, save_policy
 from assay.progress import Progress, progress
+from assay.stopping import Stopping
 from assay.types import ScoredGroup, Verdict
 from evals.evaluate import evaluate
 from evals.passk import EvalResult
@@ -91,19 +93,29 @@ def sft(run: Run, base: Path | str) -> Path:
 
     config = run.config.need("sft", "sft")
     out = run.folder / "sft"
-    data = [data_entry(run.demonstrations)]
+    data, stop = [data_entry(run.demonstrations)], Stopping(run.limit)
     with run.stage("sft", out / "policy", kind="policy", parents=["base"], data=data, config_section=config) as todo:
         if todo:
-            with training_log(out, "sft") as log:
-                train_sft(
+            with training_log(out, "sft") as log, stop:
+                done = train_sft(
                     config.model_copy(update={"seed": run.config.seed}),
                     base,
                     read_dialogues(run.demonstrations),
                     out,
                     log=log,
                     dtype="float32",  # policy.dtype is GRPO's, and held weights in 16 bits lose small updates
+                    stop=stop,
                 )
+            if done is None:
+                raise KeyboardInterrupt(stop.why)
+    _before_the_next(stop)
     return out / "policy"
+
+
+def _before_the_next(stop: Stopping) -> None:
+    """A stage that was asked to stop in its last step is whole, and nothing follows it."""
+    if stop.asked:
+        raise KeyboardInterrupt(stop.why)
 
 
 def preferences(run: Run, fleet: Fleet) -> Path:
@@ -132,7 +144,10 @@ def _sample_preferences(run: Run, fleet: Fleet, config: Any, folder: Path) -> No
     )
     scored: list[ScoredGroup] = []
     with progress(len(tasks), "preferences") as bar:
+        stop = Stopping(run.limit)  # SIGINT and SIGTERM stop at once: there is no checkpoint of samples to wait for
         for first in range(0, len(tasks), CHUNK):
+            if stop():
+                raise KeyboardInterrupt(stop.why)
             chunk = tasks[first : first + CHUNK]
             drawn = replace(drawing, seed=drawing.seed + first)
             scored += fleet.rewards.judge(fleet.rollouts.generate(chunk, drawn))
@@ -209,11 +224,15 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         say(f"tasks: {left_out} of {len(tasks) + left_out} left out, their prompts are longer than "
             f"max_prompt_tokens={sampling.max_prompt_tokens}")  # fmt: skip
 
-    def save(folder: Path) -> None:
-        trainer.save(folder)
-        fleet.tokenizer.save_pretrained(str(folder / "model"))
-
-    record = RunRecord(out, config.steps, keep_last=config.keep_last, save=save)
+    stop = Stopping(run.limit)
+    record = RunRecord(
+        out,
+        config.steps,
+        keep_last=config.keep_last,
+        snapshot=_snapshots(trainer, fleet.tokenizer, copied=config.checkpoint_async),
+        background=config.checkpoint_async,
+        stop=stop,
+    )
     first, cursor = 0, 0
     if resume:
         checkpoint, first, cursor = record.resume()
@@ -228,22 +247,38 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         sync=lambda: fleet.update(trainer),
         evaluate=_during(run, fleet) if run.has_heldout() else None,
     )
-    with run.stage("grpo", out / "policy", kind="policy", parents=[parent], data=[run.data_row("train")],
+    parents = [parent, *({"replayed"} & run.lineage.artifacts.keys())]
+    with run.stage("grpo", out / "policy", kind="policy", parents=parents, data=[run.data_row("train")],
                    config_section=config) as todo:  # fmt: skip
         if not todo:
             return out / "policy"
-        with Interrupts() as interrupts:
-            done = loop.run(
-                config, sampling, parts, record, seed=run.config.seed, start=first, stop=lambda: interrupts.asked
-            )
-        if done < config.steps:
-            if record.last is None or record.last < done:
-                record.checkpoint(done)
-            raise KeyboardInterrupt
+        with record, stop:
+            done = loop.run(config, sampling, parts, record, seed=run.config.seed, start=first, stop=stop)
+            if done < config.steps:
+                if record.last is None or record.last < done:
+                    record.checkpoint(done)
+                record.wait()
+                raise KeyboardInterrupt(stop.why)
         with writing(out / "policy", {"kind": "policy", "steps": done}) as folder:
             save_policy(trainer.unwrapped, fleet.tokenizer, folder)
-    record.close()
+    _before_the_next(stop)
     return out / "policy"
+
+
+def _snapshots(trainer: Any, tokenizer: Any, *, copied: bool) -> Callable[[], Callable[[Path], None]]:
+    """What `RunRecord` takes of a trainer: its state, with a tokenizer beside the weights."""
+    own = deepcopy(tokenizer)  # one that encodes in another thread cannot be read meanwhile
+
+    def snapshot() -> Callable[[Path], None]:
+        save = trainer.snapshot(copied=copied)
+
+        def write(folder: Path) -> None:
+            save(folder)
+            own.save_pretrained(str(folder / "model"))
+
+        return write
+
+    return snapshot
 
 
 def _during(run: Run, fleet: Fleet) -> Any:
@@ -277,25 +312,30 @@ def reward_model(run: Run, rows: Path) -> Path:
     if not (rows / "rows.jsonl").is_file():
         raise ConfigError(f"{run.folder} holds no judged samples yet: run `assay preferences` first")
     out = run.folder / "reward_model"
-    data = [data_entry(rows / "rows.jsonl")]
+    data, stop = [data_entry(rows / "rows.jsonl")], Stopping(run.limit)
     with run.stage(
         "reward_model", out, kind="reward model", parents=["sft", "preferences"], data=data, config_section=config
     ) as todo:
         if todo:
             logs = run.folder / "reward_model_log"
-            with training_log(logs, "reward model") as log:
-                train_reward_model(
+            with training_log(logs, "reward model") as log, stop:
+                done = train_reward_model(
                     config.model_copy(update={"seed": run.config.seed}),
                     run.folder / "sft" / "policy",
                     read_samples(rows / "rows.jsonl"),
                     out,
                     log=log,
                     dtype="float32",  # policy.dtype is GRPO's, and held weights in 16 bits lose small updates
+                    checkpoints=logs / "checkpoints",
+                    stop=stop,
                 )
+            if done is None:
+                raise KeyboardInterrupt(stop.why)
             (logs / "metrics.jsonl").replace(out / "metrics.jsonl")
             shutil.rmtree(logs)
     facts = json.loads((out / "reward_model.json").read_text(encoding="utf-8"))
     say(f"reward model: held-out accuracy {facts.get('heldout_accuracy')}, base rate {facts.get('base_rate')}")
+    _before_the_next(stop)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from assay.checkpoint import latest_valid
 from assay.commands import stages
 from assay.commands.context import Run, leave_report
 from assay.commands.fleet import fleet
-from assay.commands.replay import replay
+from assay.commands.replay import AGAIN, REPLAYED, replay
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError, InfraFailure
 from assay.policy import check_folder
@@ -35,7 +36,16 @@ def main(arguments: argparse.Namespace) -> int:
         config.need("grpo", "grpo")
         if arguments.replay is not None:
             return replay(config, Path(arguments.replay), _grpo)
-    run = Run.open(config)
+    try:
+        return _stage(arguments, Run.open(config))
+    except KeyboardInterrupt as stopped:
+        if arguments.command == "grpo":  # says itself how to go on
+            raise
+        again = shlex.join(["assay", arguments.command, arguments.config, *arguments.overrides])
+        raise KeyboardInterrupt(f"{str(stopped) or 'stopped'}; go on with: {again}") from None
+
+
+def _stage(arguments: argparse.Namespace, run: Run) -> int:
     return {"sft": _sft, "preferences": _preferences, "reward-model": _reward_model, "grpo": _grpo}.get(
         arguments.command, lambda run: _eval(run, arguments.policy)
     )(run)
@@ -60,8 +70,12 @@ def _reward_model(run: Run) -> int:
 
 def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
     """On the run's own SFT policy where there is one, else on policy.path."""
+    if samples is None and REPLAYED in run.lineage.artifacts:
+        made = run.lineage.artifacts[REPLAYED]["path"]
+        raise ConfigError(f"{run.folder}: made by --replay from {made}, and {AGAIN}")
     if not resume and (run.folder / "grpo" / "metrics.jsonl").is_file():
-        raise ConfigError(f"{run.folder} holds a GRPO run; take it up with --resume {run.folder}, or choose another")
+        remedy = AGAIN if samples is not None else f"take it up with --resume {run.folder}, or choose another"
+        raise ConfigError(f"{run.folder} holds a GRPO run; {remedy}")
     if resume and not (run.folder / "grpo" / "metrics.jsonl").is_file():
         raise ConfigError(f"{run.folder}: no GRPO step was made here, so nothing to resume; run `assay grpo CONFIG`")
     stages.check_tasks(run)
@@ -76,7 +90,7 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
     _look_before_the_fleet(run, start, reward_model, resume)
     then = f"go on with: assay grpo --resume {run.folder}"
     if samples is not None:  # a resumed one would draw anew
-        then = "a replay is not taken up again: start it anew, with another run_dir"
+        then = AGAIN
     try:
         with fleet(run.config, start, samples) as machines:
             if reward_model is not None:
@@ -84,8 +98,8 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
             print(stages.grpo(run, machines, start, parent, resume=resume))
     except InfraFailure as failure:
         raise InfraFailure(f"{failure}; {then}") from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; {then}") from None
+    except KeyboardInterrupt as stopped:
+        raise KeyboardInterrupt(f"{str(stopped) or 'stopped'}; {then}") from None
     finally:
         if (run.folder / "grpo" / "metrics.jsonl").is_file():
             leave_report(run.folder)

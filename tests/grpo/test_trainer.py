@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from assay.adapter import LoraConfig
 from assay.checkpoint import latest_valid, writing_step
 from assay.errors import CheckpointError, TrainingDiverged
 from assay.metrics import undocumented
 from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy, load_tokenizer
+from assay.sharded import Copies, whole
 from grpo.algorithms import ALGORITHMS
 from grpo.batch import TrainBatch
 from grpo.config import CorrectionConfig, EntropyConfig, GRPOConfig, KLConfig, OptimizerConfig
@@ -170,6 +172,36 @@ def test_saved_and_restored_goes_on_as_if_nothing_had_happened(tiny_policy: Path
     assert second.version == straight.version == 4
     for (name, a), (_, b) in zip(straight.model.named_parameters(), second.model.named_parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)])
+def test_a_snapshot_written_after_further_steps_is_what_was_saved_then(
+    tiny_policy: Path, tmp_path: Path, lora: LoraConfig | None
+):
+    trainer = make_trainer(tiny_policy, lora=lora, kl=KLConfig(coef=0.1, reset_every=0 if lora else 2))
+    for _ in range(3):
+        trainer.step(make_batch(trainer))
+    write, live = trainer.snapshot(), trainer.snapshot(copied=False)
+    trainer.save(tmp_path / "then")
+    for _ in range(2):
+        trainer.step(make_batch(trainer))
+    write(tmp_path / "later")
+    assert contents(tmp_path / "later") == contents(tmp_path / "then")
+    live(tmp_path / "live")
+    assert contents(tmp_path / "live") != contents(tmp_path / "then"), "else nothing would have been copied"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_copy_takes_what_is_trained_and_leaves_tied_weights_tied():
+    moving, frozen = torch.ones(3), torch.ones(3)
+    given = {"a": moving, "tied": moving, "cut": moving[:2], "frozen": frozen, "list": [moving, 5]}
+    made = whole(given, plain=Copies([moving]))
+    moving += 1
+    assert made["a"].tolist() == [1, 1, 1] and made["cut"].tolist() == [1, 1] and made["list"] == [made["a"], 5]
+    assert made["tied"] is made["a"] and made["frozen"] is frozen
 
 
 def test_a_checkpoint_of_another_architecture_is_one_line(tiny_policy: Path, tmp_path: Path):
