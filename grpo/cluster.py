@@ -40,6 +40,7 @@ from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
 from rollouts.engine import Sampling
 from rollouts.pool import RolloutPool
+from rollouts.weights import WeightBundle
 
 DEAD = "(dead)"  #: and not to come back
 NODE_LABEL = "ray.io/node-id"
@@ -205,6 +206,10 @@ class NamedRollouts(RolloutPool):
         for engine in self._engines:
             engine._tasks = names  # type: ignore[attr-defined]
         return super().generate(tasks, sampling)
+
+    def _shared(self, bucket: WeightBundle) -> Any:
+        """Once in Ray's memory, however many engines read it there."""
+        return ray.put(bucket)
 
 
 class Cluster:

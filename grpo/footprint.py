@@ -56,9 +56,11 @@ def sequence_cache(size: ModelSize, config: EngineConfig, length: int) -> int:
     return WIDTH[config.dtype] * size.cached_per_token * length
 
 
-def in_transit(size: ModelSize) -> int:
-    """Weights on their way to the engines, on the driver's node: the published copy, and Ray's of it."""
-    return 2 * FP32 * size.parameters
+def in_transit(size: ModelSize, bucket_mib: int, kept: bool) -> int:
+    """Weights on their way to the engines, on the driver's node: the bucket that is made, and two in Ray's memory, each
+    of `bucket_mib` or of the largest tensor; and a copy, where engines may ask for it while the trainer trains."""
+    bucket = max(bucket_mib << 20, FP32 * size.vocabulary * size.hidden)
+    return 3 * bucket + (FP32 * size.parameters if kept else 0)
 
 
 def memory_missing(

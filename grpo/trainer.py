@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import errno
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
@@ -21,7 +22,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from assay.adapter import LoraConfig, adapted, base_of, merged_state, restore_weights, save_weights, without_adapter
+from assay.adapter import (
+    LoraConfig,
+    adapted,
+    base_of,
+    merged_items,
+    merged_state,
+    restore_weights,
+    save_weights,
+    without_adapter,
+)
 from assay.checkpoint import load_state, save_state
 from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
@@ -35,7 +45,15 @@ from grpo.config import GRPOConfig
 from grpo.entropy import Bonus
 from grpo.mismatch import THRESHOLDS, share_above
 from grpo.objective import Known, by_token, disagreement, objective
-from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, publish
+from rollouts.weights import (
+    Probe,
+    Publication,
+    WeightBundle,
+    checkpoint_items,
+    checkpoint_state,
+    make_probe,
+    publish,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -260,6 +278,23 @@ class PolicyTrainer:
         main = self.accelerator.is_main_process
         state = whole(merged_state(self.unwrapped), main)
         return publish(checkpoint_state(base_of(self.unwrapped), state) if main else {}, self.version)
+
+    def publication(self, bucket_bytes: int, keep: bool) -> Publication:
+        """The same in buckets, read from the weights where they are; or from a copy, where engines may ask again while
+        the weights are trained. Ranks gather for each reading, so with several there is a copy, on the main one."""
+
+        def items() -> Iterator[tuple[str, Tensor]]:
+            gathered = ((name, whole(tensor, main)) for name, tensor in merged_items(self.unwrapped))
+            if main:
+                yield from checkpoint_items(base_of(self.unwrapped), gathered)
+            else:
+                deque(gathered, maxlen=0)
+
+        main = self.accelerator.is_main_process
+        if not keep and self.accelerator.num_processes == 1:
+            return Publication(items, self.version, bucket_bytes)
+        copies = [(name, tensor.to("cpu", copy=True)) for name, tensor in items()]
+        return Publication(lambda: copies, self.version, bucket_bytes)
 
     def probe(self, sequences: list[list[int]]) -> Probe:
         """The trainer's own log-probabilities of the probe's sequences."""

@@ -22,6 +22,9 @@ class EngineConfig(Section):
     return_experts: bool = Field(
         default=False, description="completions carry the experts the routers chose, for grpo.moe.replay: r3"
     )
+    sync_bucket_mib: int = Field(
+        default=64, ge=1, description="weights travel in buckets of so much, or of one tensor that is larger"
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset"
     )

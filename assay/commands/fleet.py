@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from assay.commands.context import say
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
 from assay.policy import load_policy, load_tokenizer
-from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, probe_sequences, publish
+from rollouts.weights import Probe, Publication, checkpoint_items, make_probe, probe_sequences
 
 if TYPE_CHECKING:
     from grpo.trainer import PolicyTrainer
@@ -66,17 +67,23 @@ class Fleet:
         """Put the weights of a checkpoint folder into every engine, with proof."""
         model = load_policy(policy, self.config.policy.dtype).eval()
         self._versions += 1
-        bundle = publish(checkpoint_state(model), -self._versions)  # negative: not a version of a training run
-        self.sync(bundle, make_probe(model, self.probe_sequences, self.tokenizer.pad_token_id))
+        items = partial(checkpoint_items, model, model.state_dict().items())
+        published = Publication(items, -self._versions, self._bucket_bytes)  # negative: no version of a training run
+        self.sync(published, make_probe(model, self.probe_sequences, self.tokenizer.pad_token_id))
 
-    def sync(self, bundle: WeightBundle, probe: Probe) -> Mapping[str, float]:
-        _, difference = self.rollouts.sync(bundle, probe)
+    def sync(self, published: Publication, probe: Probe) -> Mapping[str, float]:
+        _, difference = self.rollouts.sync(published, probe)
         return {"weights/probe_max_abs": difference}
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         """Put the trainer's weights into every engine, with proof."""
         self.rollouts.release()
-        return self.sync(trainer.publish(), trainer.probe(self.probe_sequences))
+        ahead = self.config.grpo is not None and self.config.grpo.max_lag > 0  # engines may ask in the midst of a step
+        return self.sync(trainer.publication(self._bucket_bytes, keep=ahead), trainer.probe(self.probe_sequences))
+
+    @property
+    def _bucket_bytes(self) -> int:
+        return self.config.rollouts.engine.sync_bucket_mib << 20
 
     def close(self) -> None:
         """End the threads, the actors and a cluster of our own."""
