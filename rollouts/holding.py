@@ -112,6 +112,7 @@ class Linear:
         self.wanted = tuple(f"{part}.weight" for part in self._parts)
         self.heeded = tuple(f"{part}.bias" for part in self._parts)
         width = getattr(module, "input_size_per_partition", module.input_size)
+        self._split = module.tp_size > 1 and hasattr(module, "input_size_per_partition")
         self._inputs = _inputs(seed, name, ROWS, width, module.params_dtype)
         self._kept: dict[str, torch.Tensor] = {}
 
@@ -125,7 +126,7 @@ class Linear:
 
     def _slice(self, part: int, tensor: torch.Tensor, weight: bool) -> torch.Tensor:
         module = self._module
-        if module.tp_size == 1:
+        if not self._split:
             return tensor
         if module.input_size_per_partition < module.input_size:  # cut along its input; the bias is whole
             width = module.input_size_per_partition
@@ -137,11 +138,11 @@ class Linear:
     def answers(self) -> Iterator[tuple[str, float]]:
         expected = torch.cat([self._kept[name] for name in self.wanted], dim=-1)
         biases = [self._kept[name] for name in self.heeded if name in self._kept]
-        if self._module.tp_size == 1:
+        if self._split:  # the product of this worker alone: the layer's own forward pass joins those of all workers
+            got = self._module.quant_method.apply(self._module, self._inputs, getattr(self._module, "bias", None))
+        else:
             out = self._module(self._inputs)
             got = out[0] if isinstance(out, tuple) else out
-        else:  # the product of this worker alone: the layer's own forward pass adds up or gathers all workers'
-            got = self._module.quant_method.apply(self._module, self._inputs, getattr(self._module, "bias", None))
         yield self._name, _relative(got, expected + torch.cat(biases) if biases else expected)
 
 
@@ -217,13 +218,14 @@ class Experts:
         self.wanted = tuple(
             f"{self._prefix}.{e}.{part}_proj.weight" for e in range(self._count) for part in ("gate", "up", "down")
         )
-        self._inputs = _inputs(seed, name, self._count, module.hidden_size, module.params_dtype)
+        self._seed, self._inputs = seed, torch.empty(0)
         self._kept: dict[str, torch.Tensor] = {}
 
     def hear(self, name: str, tensor: torch.Tensor, its_digest: str) -> None:
         one, part = name.removeprefix(f"{self._prefix}.").removesuffix("_proj.weight").split(".")
         own = self._slice(tensor, dim=1 if part == "down" else 0).to(self._module.params_dtype)
-        self._inputs = self._inputs.to(own.device)
+        if part != "down" and not len(self._inputs):
+            self._inputs = _inputs(self._seed, self._prefix, self._count, own.shape[1], own.dtype).to(own.device)
         self._kept[f"{one}.{part}"] = own if part == "down" else F.linear(self._inputs[int(one)], own)
         if all(f"{one}.{each}" in self._kept for each in ("gate", "up", "down")):
             gate, up, down = (self._kept.pop(f"{one}.{each}") for each in ("gate", "up", "down"))

@@ -1,7 +1,7 @@
 """Weights into a vLLM model, bucket by bucket: what runs in every process that holds a part of it.
 
 These functions are called by vLLM's `collective_rpc` with the worker. What they complain of they return: an exception
-would come back from another process as words without its class.
+would come back from another process as words without its class, and leave the answers of further ones unread.
 
 vLLM's own steps of `reload_weights` are taken one by one, as its weight-transfer engines take them. A module keeps the
 tensors it was given until it has all of them, then fills, packs and lets go of them. So beyond the weights a process
@@ -28,6 +28,13 @@ class Proved:
     worst: float
     load_s: float
     proof_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What a WeightMismatch said."""
+
+    why: str
 
 
 class Load:
@@ -89,23 +96,23 @@ class Load:
         return set_current_vllm_config(self._worker.vllm_config)
 
 
-def take(worker: Any, bundle: WeightBundle) -> WeightMismatch | None:
+def take(worker: Any, bundle: WeightBundle) -> Refused | None:
     """Load a bucket into this worker's model, after checking that it arrived as it was sent."""
     if not hasattr(worker.model_runner, "assay_load"):
         worker.model_runner.assay_load = Load(worker)
     try:
         worker.model_runner.assay_load.take(bundle)
     except WeightMismatch as mismatch:
-        return mismatch
+        return Refused(str(mismatch))
     return None
 
 
-def prove(worker: Any, rtol: float) -> Proved | WeightMismatch:
+def prove(worker: Any, rtol: float) -> Proved | Refused:
     """Ask every module of this worker's model whether it holds what was taken."""
     try:
         proved: Proved = worker.model_runner.assay_load.prove(rtol)
     except WeightMismatch as mismatch:
-        return mismatch
+        return Refused(str(mismatch))
     return proved
 
 

@@ -1,5 +1,8 @@
 """The vLLM engine: in this process, one version of the policy at a time.
 
+With `tensor_parallel` N the model lies in N processes beside this one, each of which takes every bucket, keeps its
+slice, and proves it (`rollouts/loading.py`). Tried on CPUs; on no GPU so far.
+
 Two defects of vLLM 0.32 on a CPU are worked around here, both silent and both found by the proof:
 
 - its rotary kernel takes DeepSeek-V2's three-dimensional queries and keys for two-dimensional ones and rotates
@@ -43,11 +46,17 @@ class VLLMEngine:
         from vllm import LLM
 
         self.version = -1  # nothing synced yet: what was read from disk is not a trained version
+        self._parallel = (config.tensor_parallel or 1) > 1
         self._unfit = ""  #: why it may not generate or score now
         self._proof, self._eos = proof, eos_token_id
         self._rtol = proof.tensor_rtol or TENSOR_RTOL[config.dtype]
         self._on_cpu = not torch.cuda.is_available()
         options: dict[str, Any] = {}
+        if config.return_experts and self._on_cpu and self._parallel:
+            raise ConfigError(
+                "rollouts.engine.return_experts: on a CPU it needs tensor_parallel=1; the routers of other processes "
+                "are not listened to"
+            )
         if config.return_experts and self._on_cpu and not config.enforce_eager:
             raise ConfigError(
                 "rollouts.engine.return_experts: on a CPU it needs enforce_eager=true; a compiled forward pass has no "
@@ -65,6 +74,7 @@ class VLLMEngine:
                 model=model,
                 skip_tokenizer_init=True,  # tokens in, tokens out: the tokenizer is the driver's alone
                 dtype=config.dtype,
+                tensor_parallel_size=config.tensor_parallel or 1,
                 enforce_eager=config.enforce_eager,
                 max_model_len=max_model_len,
                 max_num_seqs=config.max_num_seqs,
@@ -151,12 +161,14 @@ class VLLMEngine:
 
     def _of_all(self, version: int, work: Any, *args: Any) -> list[Any]:
         """`work` in every process that holds a part of the model. Raises WeightMismatch with the first complaint."""
+        from rollouts.loading import Refused
+
         with boundary(f"vLLM {work.__name__}, weights version {version}"):
             answers = self._llm.collective_rpc(work, args=args)
         for rank, answer in enumerate(answers):
-            if isinstance(answer, WeightMismatch):
+            if isinstance(answer, Refused):
                 where = f"worker {rank} of {len(answers)}: " if len(answers) > 1 else ""
-                raise WeightMismatch(f"weights version {version}: {where}{answer}")
+                raise WeightMismatch(f"weights version {version}: {where}{answer.why}")
         return list(answers)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -171,6 +183,8 @@ class VLLMEngine:
         ]
 
     def close(self) -> None:
+        if self._llm is not None and self._parallel:
+            self._llm.llm_engine.engine_core.shutdown()  # its processes would live on
         self._llm = self._watch = None
 
 
@@ -265,6 +279,7 @@ def _environment(config: EngineConfig) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind" if (config.tensor_parallel or 1) > 1 else "auto")
     if config.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(config.threads)
 
