@@ -10,7 +10,7 @@ the reference of the KL: no second copy is held. Importing this module imports n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,21 +89,24 @@ def base_of(model: Any) -> PreTrainedModel:
 
 def merged_state(model: Any) -> dict[str, Tensor]:
     """State dict of the plain model with W + alpha/rank B A in place of W. The live model is left alone."""
-    base = base_of(model)
-    if not is_adapted(model):
-        return dict(base.state_dict())
-    adapters = {}
-    for name, module in base.named_modules():
-        if hasattr(module, "get_delta_weight") and NAME in module.lora_A:
-            adapters[f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
-    state = {}
+    return dict(merged_items(model))
+
+
+def merged_items(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """`merged_state`, one tensor at a time: what is merged is held for as long as it is looked at."""
+    base, adapters = base_of(model), {}
+    if is_adapted(model):
+        for name, module in base.named_modules():
+            if hasattr(module, "get_delta_weight") and NAME in module.lora_A:
+                adapters[f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
     for name, tensor in base.state_dict().items():
-        if ".lora_" not in name:
+        if not is_adapted(model):
+            yield name, tensor
+        elif ".lora_" not in name:
             adapter = adapters.get(_plain(name))
             if adapter is not None:  # added in float32 also where the frozen weight is held in 16 bits
                 tensor = tensor.float() + adapter.get_delta_weight(NAME).detach().float()
-            state[_plain(name)] = tensor
-    return state
+            yield _plain(name), tensor
 
 
 def adapter_state(model: Any) -> dict[str, Tensor]:

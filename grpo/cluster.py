@@ -36,12 +36,13 @@ from assay.shadow import check_shadowing
 from assay.types import RolloutGroup, Task
 from grpo import versions
 from grpo.config import ClusterConfig
-from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, place, written
+from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, place, processes, written
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
 from rollouts.engine import Sampling
 from rollouts.pool import RolloutPool
+from rollouts.weights import WeightBundle
 
 DEAD = "(dead)"  #: and not to come back
 NODE_LABEL = "ray.io/node-id"
@@ -227,6 +228,10 @@ class NamedRollouts(RolloutPool):
             engine._tasks = names  # type: ignore[attr-defined]
         return super().generate(tasks, sampling)
 
+    def _shared(self, bucket: WeightBundle) -> Any:
+        """Once in Ray's memory, however many engines read it there."""
+        return ray.put(bucket)
+
 
 class Cluster:
     """The actors of one run. Use it as a context manager: whatever happens, nothing is left running."""
@@ -281,6 +286,8 @@ class Cluster:
         unsupported = not_yet(self.config, config)
         if unsupported:
             raise EnvironmentProblem("; ".join(unsupported))
+        engine = config.engine.model_copy(update={"tensor_parallel": processes(self.config, config)})
+        config = config.model_copy(update={"engine": engine})
         *before, kind = kinds(self.config, config)
         for trainer in before:
             self._set_aside(trainer)

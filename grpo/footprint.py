@@ -63,9 +63,12 @@ def sequence_cache(size: ModelSize, config: EngineConfig, length: int) -> int:
     return WIDTH[config.dtype] * size.cached_per_token * length
 
 
-def in_transit(size: ModelSize, config: EngineConfig) -> int:
-    """Weights on their way to the engines, on the driver's node: the published copy, and Ray's of it."""
-    return 2 * WIDTH[config.dtype] * size.parameters
+def in_transit(size: ModelSize, engine: EngineConfig, kept: bool) -> int:
+    """Weights on their way to the engines, on the driver's node: the bucket that is made, and two in Ray's memory, each
+    of `sync_bucket_mib` or of the largest tensor; and a copy, where engines may ask for it while the trainer trains."""
+    width = WIDTH[engine.dtype]
+    bucket = max(engine.sync_bucket_mib << 20, width * size.vocabulary * size.hidden)
+    return 3 * bucket + (width * size.parameters if kept else 0)
 
 
 def memory_missing(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import errno
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
@@ -26,6 +27,7 @@ from assay.adapter import (
     adapted,
     adapter_state,
     base_of,
+    merged_items,
     merged_state,
     restore_weights,
     save_weights,
@@ -46,8 +48,8 @@ from grpo.entropy import Bonus
 from grpo.mismatch import THRESHOLDS, share_above
 from grpo.objective import Known, by_token, disagreement, objective
 from rollouts.config import EngineConfig
-from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, publish
-from rollouts.wide import AsHeld
+from rollouts.weights import Probe, Publication, WeightBundle, checkpoint_items, checkpoint_state, make_probe, publish
+from rollouts.wide import as_held
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -283,15 +285,29 @@ class PolicyTrainer:
 
     # -- what others ask of it ------------------------------------------------------------------------------------
 
-    def publish(self, engine: EngineConfig | None = None) -> WeightBundle:
-        """The policy as engines take it: checkpoint names, digests, this version. Empty but on the main process.
-
-        In the precision of `engine`; without one in float32.
-        """
+    def publish(self) -> WeightBundle:
+        """The policy in float32 under checkpoint names, digests, this version. Empty but on the main process."""
         main = self.accelerator.is_main_process
         state = whole(merged_state(self.unwrapped), main)
-        sent = checkpoint_state(base_of(self.unwrapped), state) if main else {}
-        return publish(AsHeld(sent, engine or EngineConfig()), self.version)
+        return publish(checkpoint_state(base_of(self.unwrapped), state) if main else {}, self.version)
+
+    def publication(self, engine: EngineConfig, keep: bool) -> Publication:
+        """The policy in buckets and in the precision of `engine`, read from the weights where they are; or from a copy,
+        where engines may ask again while the weights are trained. Ranks gather for each reading, so with several there
+        is a copy, on the main one."""
+
+        def items() -> Iterator[tuple[str, Tensor]]:
+            gathered = ((name, whole(tensor, main)) for name, tensor in merged_items(self.unwrapped))
+            if main:
+                yield from as_held(checkpoint_items(base_of(self.unwrapped), gathered), engine)
+            else:
+                deque(gathered, maxlen=0)
+
+        main, bucket = self.accelerator.is_main_process, engine.sync_bucket_mib << 20
+        if not keep and self.accelerator.num_processes == 1:
+            return Publication(items, self.version, bucket)
+        copies = [(name, tensor.to("cpu", copy=True)) for name, tensor in items()]
+        return Publication(lambda: copies, self.version, bucket)
 
     def probe(self, sequences: list[list[int]]) -> Probe:
         """The trainer's own log-probabilities of the probe's sequences."""

@@ -27,8 +27,8 @@ class Engine(Protocol):
         """G completions for each prompt (token ids), in the order of the prompts. Raises InfraFailure."""
         ...
 
-    def load_weights(self, bundle: WeightBundle) -> SyncReport:
-        """Take over the weights and say, tensor by tensor, whether they are held. Raises WeightMismatch."""
+    def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
+        """Take the next bucket of a version; after the last, say whether all of it is held. Raises WeightMismatch."""
         ...
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.engine import Sampling
-from rollouts.weights import SyncReport, WeightBundle, unpack
+from rollouts.weights import Arrival, SyncReport, WeightBundle
 
 Answer = Callable[[Sequence[int], random.Random], Sequence[int]]
 Route = Callable[[Sequence[int]], RoutedExperts]
@@ -22,6 +22,7 @@ class FakeEngine:
     def __init__(self, answer: Answer, logprob: float = -1.0, route: Route | None = None) -> None:
         self._answer, self._logprob, self._route = answer, logprob, route
         self.version = -1
+        self._arrival = Arrival()
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
         return [
@@ -44,9 +45,12 @@ class FakeEngine:
             experts=self._route([*prompt, *tokens]) if self._route else None,
         )
 
-    def load_weights(self, bundle: WeightBundle) -> SyncReport:
-        modules = len(unpack(bundle))
+    def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
+        self._arrival.take(bundle)
+        if bundle.published is None:
+            return None
         self.version = bundle.version
+        modules = len(bundle.published)
         return SyncReport(
             version=bundle.version, modules_checked=modules, max_relative_error=0.0, load_s=0.0, proof_s=0.0
         )

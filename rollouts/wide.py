@@ -11,7 +11,7 @@ break one way or the other, and in those of the head. The trainer has both in fl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,23 +20,13 @@ from rollouts.config import EngineConfig
 ROUTER = "mlp.gate.weight"  #: how the name of a router's weight ends in a checkpoint
 
 
-class AsHeld(Mapping[str, Any]):
-    """A policy's tensors in the engine's dtype, the routers' in float32 where it holds them so; each when asked for."""
+def as_held(items: Iterable[tuple[str, Any]], config: EngineConfig) -> Iterator[tuple[str, Any]]:
+    """A policy's tensors in the engine's dtype, the routers' in float32 where it holds them so; one at a time."""
+    import torch
 
-    def __init__(self, state: Mapping[str, Any], config: EngineConfig) -> None:
-        self._state, self._config = state, config
-
-    def __getitem__(self, name: str) -> Any:
-        import torch
-
-        wide = self._config.fp32_router_and_head and name.endswith(ROUTER)
-        return self._state[name].to(torch.float32 if wide else getattr(torch, self._config.dtype))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
+    for name, tensor in items:
+        wide = config.fp32_router_and_head and name.endswith(ROUTER)
+        yield name, tensor.to(torch.float32 if wide else getattr(torch, config.dtype))
 
 
 @contextmanager

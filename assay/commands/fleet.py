@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assay.commands.context import say
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
 from assay.policy import load_policy, load_tokenizer
-from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, probe_sequences, publish
-from rollouts.wide import AsHeld
+from rollouts.weights import Probe, Publication, checkpoint_items, make_probe, probe_sequences
+from rollouts.wide import as_held
 
 if TYPE_CHECKING:
     from grpo.trainer import PolicyTrainer
@@ -64,18 +64,25 @@ class Fleet:
         """Put the weights of a checkpoint folder into every engine, with proof."""
         model = load_policy(policy).eval()
         self._versions += 1
-        held = AsHeld(checkpoint_state(model), self.config.rollouts.engine)
-        bundle = publish(held, -self._versions)  # negative: not a version of a training run
-        self.sync(bundle, make_probe(model, self.probe_sequences, self.tokenizer.pad_token_id))
+        engine = self.config.rollouts.engine
 
-    def sync(self, bundle: WeightBundle, probe: Probe) -> Mapping[str, float]:
-        _, difference = self.rollouts.sync(bundle, probe)
+        def items() -> Iterator[tuple[str, Any]]:
+            return as_held(checkpoint_items(model, model.state_dict().items()), engine)
+
+        # negative: not a version of a training run
+        published = Publication(items, -self._versions, engine.sync_bucket_mib << 20)
+        self.sync(published, make_probe(model, self.probe_sequences, self.tokenizer.pad_token_id))
+
+    def sync(self, published: Publication, probe: Probe) -> Mapping[str, float]:
+        _, difference = self.rollouts.sync(published, probe)
         return {"weights/probe_max_abs": difference}
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         """Put the trainer's weights into every engine, with proof."""
         self.rollouts.release()
-        return self.sync(trainer.publish(self.config.rollouts.engine), trainer.probe(self.probe_sequences))
+        ahead = self.config.grpo is not None and self.config.grpo.max_lag > 0  # engines may ask in the midst of a step
+        published = trainer.publication(self.config.rollouts.engine, keep=ahead)
+        return self.sync(published, trainer.probe(self.probe_sequences))
 
     def close(self) -> None:
         """End the threads, the actors and a cluster of our own."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+import rollouts.loading
 from assay.errors import WeightMismatch
 from assay.logprobs import completion_logprobs
 from assay.packing import pack_completions
@@ -134,7 +135,7 @@ def test_harm_on_the_way_is_named_at_the_same_sync(
     harm, expected = ON_THE_WAY[mutation]
     sync(engine, state)
     with monkeypatch.context() as broken:
-        broken.setattr(engine, "_deliver", lambda sent: iter(harm(sent).items()))
+        broken.setattr(rollouts.loading, "deliver", lambda sent: iter(harm(sent).items()))
         message = stopped(engine, moved(state, 0.01))
     assert set(named(message)) == expected, message
     sync(engine, moved(state, 0.01))
@@ -157,7 +158,7 @@ def test_an_adapter_that_never_reaches_the_engine_stops_the_first_step_that_trai
     def merged() -> State:
         return {k: v + 2.0 * factors[k][0] @ factors[k][1] if k in factors else v for k, v in state.items()}
 
-    monkeypatch.setattr(engine, "_deliver", lambda sent: iter(state.items()))
+    monkeypatch.setattr(rollouts.loading, "deliver", lambda sent: iter(state.items()))
     sync(engine, merged())  # B = 0: the merged policy is the base, and the proof has nothing to say
     for b, _ in factors.values():
         b.add_(1e-3)  # one optimizer step
@@ -170,9 +171,7 @@ def test_an_adapter_that_never_reaches_the_engine_stops_the_first_step_that_trai
 
 def to_the_weights_of_the_start(engine: Any) -> None:
     """What an engine does that slept, threw its weights away and woke up: it reads its folder again."""
-    from rollouts.vllm import _forget_moe_kernels
-
-    engine._llm.apply_model(_forget_moe_kernels)
+    engine._llm.apply_model(rollouts.loading.forget_moe_kernels)
     engine._llm.collective_rpc("reload_weights")
 
 
@@ -201,7 +200,7 @@ def test_harm_after_the_load_is_named_at_the_same_sync(
     sync(engine, state)
     prove = engine._prove
     with monkeypatch.context() as broken:
-        broken.setattr(engine, "_prove", lambda sent, version: (harm(engine), prove(sent, version))[1])
+        broken.setattr(engine, "_prove", lambda version: (harm(engine), prove(version))[1])
         message = stopped(engine, moved(state, 0.01))
     names = named(message)
     assert names and all(re.search(pattern, name) for name in names), message
