@@ -17,6 +17,7 @@ from assay.sharded import whole
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig, KLConfig, OptimizerConfig
 from grpo.trainer import PolicyTrainer
+from tests.launching import shard_on_a_cpu
 
 LORA = LoraConfig(rank=4, alpha=8)
 LENGTHS = (6, 2, 4, 8, 9, 3, 5)
@@ -81,21 +82,6 @@ def caught(trainer: PolicyTrainer, batch: TrainBatch) -> dict[str, torch.Tensor]
     trainer.optimizer.step = step  # type: ignore[method-assign]
     trainer.version -= 1
     return {name: g.clone() for name, g in gradients.items()}
-
-
-def shard_on_a_cpu() -> None:
-    """Accelerate shards on accelerators only: on a CPU it falls back to DistributedDataParallel without a word.
-    FSDP2 itself runs there, so set what Accelerate would have set.
-    """
-    from accelerate import Accelerator
-    from accelerate.state import PartialState
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
-    state = Accelerator().state
-    state.fsdp_plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", reshard_after_forward=True
-    )
-    state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 
 def main(policy: str, out: str, kind: str) -> None:
