@@ -21,14 +21,23 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from assay.adapter import LoraConfig, adapted, base_of, merged_state, restore_weights, save_weights, without_adapter
+from assay.adapter import (
+    LoraConfig,
+    adapted,
+    adapter_state,
+    base_of,
+    merged_state,
+    restore_weights,
+    save_weights,
+    without_adapter,
+)
 from assay.checkpoint import load_state, save_state
 from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
 from assay.moe_replay import Route, Routers
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
-from assay.policy import Experts, load_policy, without_bars
+from assay.policy import Experts, load_policy, without_bars, write_model
 from assay.sharded import load_model_state, load_optimizer_state, placed, whole
 from grpo.batch import TrainBatch, with_gradient
 from grpo.config import GRPOConfig
@@ -85,7 +94,7 @@ class PolicyTrainer:
         self.routers = Routers(model, config.moe.replay, config.moe.aux_coef)
         self.reference: PreTrainedModel | None = None
         if lora is not None:  # an adapted policy carries its reference inside
-            model = adapted(model, lora, sharded=self.accelerator.is_fsdp2)
+            model = adapted(model, lora)
         elif config.kl.estimator != "none":
             self.reference = placed(self.accelerator, copy.deepcopy(model).eval().requires_grad_(False))
         if lora is not None and config.kl.reset_every:
@@ -277,6 +286,7 @@ class PolicyTrainer:
         """
         main = self.accelerator.is_main_process
         state, optimizer = whole(merged_state(self.unwrapped), main), whole(self.optimizer.state_dict(), main)
+        adapter = whole(adapter_state(self.unwrapped), main)
         reference = None  # the policy the run began from
         if self.reference is not None and self.config.kl.reset_every:
             reference = whole(self.reference.state_dict(), main)
@@ -284,13 +294,20 @@ class PolicyTrainer:
             return
         try:
             with without_bars():
-                save_weights(self.unwrapped, state, folder)
+                save_weights(self.unwrapped, state, adapter, folder)
         except SafetensorError as error:  # safetensors' own word for a full disk
             raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
         saved = {"optimizer": optimizer, "version": self.version, "bonus": (self.bonus.coefficient, self.bonus.entropy)}
         if reference is not None:
             saved["reference"] = reference
         save_state(saved, folder / "trainer.pt")
+
+    def export(self, folder: Path) -> None:
+        """The policy alone, adapters merged, as a Hugging Face folder. Every rank has to call it; one writes."""
+        main = self.accelerator.is_main_process
+        state = whole(merged_state(self.unwrapped), main)
+        if main:
+            write_model(self.unwrapped, state, folder)
 
     def restore(self, folder: Path) -> None:
         """Take up where `save` left off. Raises CheckpointError where the folder holds another architecture."""

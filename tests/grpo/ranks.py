@@ -86,13 +86,13 @@ def caught(trainer: PolicyTrainer, batch: TrainBatch) -> dict[str, torch.Tensor]
 
 def main(policy: str, out: str, kind: str) -> None:
     torch.set_num_threads(1)
-    if kind == "fsdp2":
+    if "fsdp2" in kind:
         shard_on_a_cpu()
-        made = trainer(policy)
-        for model in (made.unwrapped, made.reference):
+        made = trainer(policy, LORA if "lora" in kind else None)
+        for model in (made.unwrapped, made.reference or made.unwrapped):
             held = sum(p.to_local().numel() for p in model.parameters()) / sum(p.numel() for p in model.parameters())
             assert held < 0.6, f"this rank holds {held:.0%} of the parameters"
-    results = train(policy, Path(out) / "checkpoint", LORA if kind == "ddp lora" else None)
+    results = train(policy, Path(out) / "checkpoint", LORA if "lora" in kind else None)
     if int(torch.distributed.get_rank()) == 0:
         flat = {f"{part}/{k}": v.contiguous() for part, values in results.items() for k, v in values.items()}
         save_file(flat, Path(out) / "results.safetensors")

@@ -23,7 +23,7 @@ def together(policy: Path, out: Path, kind: str, world: int) -> dict[str, dict[s
 
 @pytest.mark.parametrize(
     "kind, world",
-    [("ddp", 2), ("fsdp2", 2), ("ddp lora", 2), pytest.param("fsdp2", 3, marks=pytest.mark.slow)],
+    [("ddp", 2), ("fsdp2", 2), ("ddp lora", 2), ("fsdp2 lora", 2), pytest.param("fsdp2", 3, marks=pytest.mark.slow)],
 )
 def test_several_ranks_train_as_one_does(tiny_policy: Path, tmp_path: Path, kind: str, world: int):
     alone = ranks.train(tiny_policy, tmp_path / "alone", ranks.LORA if "lora" in kind else None)
