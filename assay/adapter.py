@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,17 +44,15 @@ class LoraConfig(Section):
     targets: tuple[Target, ...] = Field(default=("attention", "router", "experts"), min_length=1)
 
 
-def adapted(model: PreTrainedModel, config: LoraConfig, *, sharded: bool = False) -> Any:
+def adapted(model: PreTrainedModel, config: LoraConfig) -> Any:
     """`model` with adapters that change nothing yet, everything else frozen. The same weights each time.
 
-    Raises ConfigError where the model has nothing of what a target names, or where ranks are to shard it.
+    Raises ConfigError where the model has nothing of what a target names.
     """
     import torch
     from peft import LoraConfig as PeftConfig
     from peft import get_peft_model
 
-    if sharded:
-        raise ConfigError("policy.lora with FSDP2 is not supported: use replicated ranks, or leave policy.lora out")
     names = [name for name, _ in model.named_parameters()]
     parameters = [p for target in config.targets for p in PARAMETERS.get(target, ())]
     layers = [LAYERS[target] for target in config.targets if target in LAYERS]
@@ -77,9 +75,21 @@ def is_adapted(model: Any) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
 
 
-def without_adapter(model: Any) -> AbstractContextManager[Any]:
-    """The policy as it was before any training, for the length of a block; a plain model stays as it is."""
-    return model.disable_adapter() if is_adapted(model) else nullcontext()
+@contextmanager
+def without_adapter(model: Any) -> Iterator[None]:
+    """The policy as it was before any training, for the length of a block; a plain model stays as it is.
+
+    PEFT freezes what it disables. FSDP2 makes its whole copy of a parameter in the first forward pass and never looks
+    again whether that is trained, so here nothing is frozen: call it without gradients.
+    """
+    if not is_adapted(model):
+        yield
+        return
+    trained = [p for p in model.parameters() if p.requires_grad]
+    with model.disable_adapter():
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        yield
 
 
 def base_of(model: Any) -> PreTrainedModel:
@@ -93,7 +103,12 @@ def merged_state(model: Any) -> dict[str, Tensor]:
 
 
 def merged_items(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """`merged_state`, one tensor at a time: what is merged is held for as long as it is looked at."""
+    """`merged_state`, one tensor at a time: what is merged is held for as long as it is looked at.
+
+    Where ranks share the model its tensors are spread as the model's are, and every rank has to go through them.
+    """
+    from assay.sharded import spread
+
     base, adapters = base_of(model), {}
     if is_adapted(model):
         for name, module in base.named_modules():
@@ -105,27 +120,31 @@ def merged_items(model: Any) -> Iterator[tuple[str, Tensor]]:
         elif ".lora_" not in name:
             adapter = adapters.get(_plain(name))
             if adapter is not None:  # added in float32 also where the frozen weight is held in 16 bits
-                tensor = tensor.float() + adapter.get_delta_weight(NAME).detach().float()
+                tensor = tensor.float() + spread(_delta(adapter), tensor).float()
             yield _plain(name), tensor
 
 
+def _delta(adapter: Any) -> Tensor:
+    """alpha/rank B A, of whole factors."""
+    from assay.sharded import gathered
+
+    with gathered(adapter.lora_A[NAME], adapter.lora_B[NAME]):
+        delta: Tensor = adapter.get_delta_weight(NAME).detach()
+    return delta
+
+
 def adapter_state(model: Any) -> dict[str, Tensor]:
-    """The factors alone, by their names in the whole model; empty for a plain one."""
+    """The part of an adapted model's state dict that is trained, by its names there; of a plain one nothing."""
     return {name: t for name, t in model.state_dict().items() if ".lora_" in name} if is_adapted(model) else {}
 
 
-def save_weights(
-    model: Any, state: Mapping[str, Tensor], folder: Path, factors: Mapping[str, Tensor] | None = None
-) -> None:
-    """`folder/model`: a Hugging Face folder of `state`, merged and whole. `folder/adapter`: PEFT's own folder, where
-    the model is adapted; `peft.PeftModel.from_pretrained(policy, folder / "adapter")` reads it. `factors`: as they
-    were (`adapter_state`); without, as they are.
+def save_weights(model: Any, state: Mapping[str, Tensor], adapter: Mapping[str, Tensor], folder: Path) -> None:
+    """`folder/model`: a Hugging Face folder of `state`, merged and whole. `folder/adapter`: PEFT's own folder of
+    `adapter`, where the model has one; `peft.PeftModel.from_pretrained(policy, folder / "adapter")` reads it.
     """
     base_of(model).save_pretrained(str(folder / "model"), state_dict=dict(state))
     if is_adapted(model):
-        model.save_pretrained(
-            str(folder / "adapter"), save_embedding_layers=False, state_dict=factors and dict(factors)
-        )
+        model.save_pretrained(str(folder / "adapter"), state_dict=dict(adapter), save_embedding_layers=False)
 
 
 def restore_weights(model: Any, folder: Path) -> None:
@@ -147,16 +166,18 @@ def _load_adapter(model: Any, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from assay.sharded import spread
+
     try:
         state = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError):
         raise CheckpointError(
             f"{folder}: no adapter can be read there; was this run trained without policy.lora?"
         ) from None
-    own = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
-    if own != {name: tensor.shape for name, tensor in state.items()}:
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in state.items()}:
         raise CheckpointError(f"{folder}: an adapter of another rank or other targets; use the policy.lora it had")
-    set_peft_model_state_dict(model, state)
+    set_peft_model_state_dict(model, {name: spread(tensor, own[name]) for name, tensor in state.items()})
 
 
 def _is_of(target: Target, parameter: str) -> bool:

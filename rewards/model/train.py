@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from assay.errors import CheckpointError, DataError, TrainingDiverged
 from assay.optimization import adamw, set_rate, warmup_cosine
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import Dtype, load_tokenizer
-from assay.sharded import any_rank
+from assay.sharded import any_rank, load_model_state, load_optimizer_state, whole
 from assay.stopping import Stopping
 from rewards.model.config import RewardModelConfig
 from rewards.model.data import Sample, split_by_task, usable
@@ -77,9 +77,10 @@ def train_reward_model(
         "train_base_rate": sum(map(passed, train)) / len(train),
         **left_out,
     }
+    state = whole(trainer.network.classifier.state_dict(), trainer.accelerator.is_main_process)
     if trainer.accelerator.is_main_process:
         with writing(Path(out_dir), {"kind": "reward_model", "steps": len(plan)}) as folder:
-            trainer.network.save(trainer.tokenizer, folder)
+            trainer.network.save(trainer.tokenizer, folder, state)
             (folder / "reward_model.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return Path(out_dir)
@@ -157,14 +158,14 @@ def measure(scores: Sequence[float], held: Sequence[Sample]) -> dict[str, Any]:
             [scores[i] for i in indices], [passed(held[i]) for i in indices], [held[i].task_id for i in indices]
         )
 
-    whole = part(range(len(held)))
+    altogether = part(range(len(held)))
     by_source = {
         source: part([i for i, s in enumerate(held) if s.source == source])
         for source in sorted({s.source for s in held})
     }
     return {
-        "base_rate": whole.pop("base_rate"),
-        **{f"heldout_{k}": v for k, v in whole.items()},
+        "base_rate": altogether.pop("base_rate"),
+        **{f"heldout_{k}": v for k, v in altogether.items()},
         "heldout_bins": calibration_bins(scores, [passed(s) for s in held]),
         "by_source": by_source,
     }
@@ -188,15 +189,20 @@ class RewardModelTrainer:
         self.config, self.loss = config, LOSSES[config.loss]
         self.tokenizer = load_tokenizer(sft_dir)
         self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
-        self.network = RewardModel.from_policy(sft_dir, dtype)
+        network = RewardModel.from_policy(sft_dir, dtype)
         optimizer = adamw(
-            list(self.network.parameters()),
+            list(network.parameters()),
             rate=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.model.train()
+
+    @property
+    def network(self) -> RewardModel:
+        """The reward model without what Accelerate put around it."""
+        return self.accelerator.unwrap_model(self.model)
 
     def train_step(self, units: Sequence[Sequence[Sample]], rate: float) -> dict[str, float]:
         """One optimizer step; the loss is a mean over all terms of the batch, on all ranks."""
@@ -217,12 +223,10 @@ class RewardModelTrainer:
         """Leave the batch's gradient in the parameters; returns its loss."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         terms = self.loss.terms([s for unit in units for s in unit])
-        share = units[rank::world]
-        weight = 1.0 if share else 0.0  # an idle rank computes another's unit for nothing, to keep in step
-        micros = list(self._micro_batches(share or units[:1]))
+        micros = micro_batches(units, self.config.micro_batch_tokens, world)[rank::world]
         total = torch.zeros((), device=self.accelerator.device)
-        for i, samples in enumerate(micros):
-            waiting = i + 1 < len(micros)
+        for i, (samples, weight) in enumerate(micros):
+            waiting = i + 1 < len(micros) and not self.accelerator.is_fsdp2
             with self.accelerator.no_sync(self.model) if waiting else nullcontext():
                 scores = self.model(self._pack(samples))
                 bits = torch.tensor([passed(s) for s in samples], device=scores.device)
@@ -234,12 +238,15 @@ class RewardModelTrainer:
         return self.accelerator.reduce(total, "sum")
 
     def checkpoint(self, root: Path, step: int, fingerprint: str) -> None:
-        """Write everything a resumed training needs after `step` steps, the marker last."""
-        if self.accelerator.is_main_process:
+        """Write everything a resumed training needs after `step` steps, the marker last. Every rank has to call it."""
+        main = self.accelerator.is_main_process
+        state = whole(self.network.classifier.state_dict(), main)
+        optimizer = whole(self.optimizer.state_dict(), main)
+        if main:
             facts = {"kind": "reward_model", "fingerprint": fingerprint}
             with writing_step(root, step, facts, self.config.keep_last) as folder:
-                self.network.save(self.tokenizer, folder)
-                save_state({"optimizer": self.optimizer.state_dict(), "rng": rng_state()}, folder / "trainer.pt")
+                self.network.save(self.tokenizer, folder, state)
+                save_state({"optimizer": optimizer, "rng": rng_state()}, folder / "trainer.pt")
         self.accelerator.wait_for_everyone()
 
     def resume(self, root: Path, fingerprint: str) -> int:
@@ -251,25 +258,21 @@ class RewardModelTrainer:
         if facts.get("fingerprint") != fingerprint:
             raise CheckpointError(f"{folder}: was made with other data or settings; remove {root} to start over")
         state = load_state(folder / "trainer.pt")
-        self.network.load_state_dict(RewardModel.load(folder).state_dict())
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_model_state(self.network, RewardModel.load(folder).state_dict())
+        load_optimizer_state(self.optimizer, state["optimizer"])
         restore_rng(state["rng"])
         return int(facts["step"])
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """Probabilities of passing, in the order of `samples`."""
-        packed = self._pack(samples)
-        return probabilities(self.network, packed, self.config.micro_batch_tokens)
+        from accelerate.utils import gather_object
 
-    def _micro_batches(self, units: Sequence[Sequence[Sample]]) -> Iterator[list[Sample]]:
-        """Units, longest first, together up to `micro_batch_tokens`; a unit is never cut."""
-        batch: list[Sample] = []
-        for unit in sorted(units, key=lambda u: -max(map(len, u))):
-            if batch and sum(map(len, batch)) + sum(map(len, unit)) > self.config.micro_batch_tokens:
-                yield batch
-                batch = []
-            batch = [*batch, *unit]
-        yield batch
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = self._pack(samples).balanced(self.config.micro_batch_tokens, world)[rank::world]
+        found: dict[int, float] = {}
+        for part in gather_object([probabilities(self.model, share)]):
+            found |= part
+        return [found[i] for i in sorted(found)]
 
     def _pack(self, samples: Sequence[Sample]) -> PackedBatch:
         packed = pack_completions(
@@ -278,14 +281,34 @@ class RewardModelTrainer:
         return packed.to(self.accelerator.device)
 
 
+def micro_batches(
+    units: Sequence[Sequence[Sample]], max_tokens: int, world: int = 1
+) -> list[tuple[list[Sample], float]]:
+    """Samples to be seen together, and their weight, for `world` ranks, which take every `world`-th.
+
+    Units, longest first, together up to `max_tokens` or a rank's even share; a unit is never cut. Made up to a
+    multiple of `world` with the last one again at weight 0: ranks that shard a model have to run it equally often.
+    """
+    limit = min(max_tokens, -(-sum(len(s) for unit in units for s in unit) // world))
+    batches: list[list[Sample]] = []
+    room = 0
+    for unit in sorted(units, key=lambda u: -max(map(len, u))):
+        room -= sum(map(len, unit))
+        if not batches or room < 0:
+            batches.append([])
+            room = limit - sum(map(len, unit))
+        batches[-1].extend(unit)
+    return [(batch, 1.0) for batch in batches] + [(batches[-1], 0.0)] * (-len(batches) % world)
+
+
 @torch.no_grad()
-def probabilities(network: RewardModel, packed: PackedBatch, micro_batch_tokens: int) -> list[float]:
-    """The logistic function of the scores, in ascending order of the packed sequences."""
+def probabilities(network: torch.nn.Module, micros: Iterable[PackedBatch]) -> dict[int, float]:
+    """The logistic function of the score of each packed sequence."""
     found: dict[int, float] = {}
-    for micro in packed.micro_batches(micro_batch_tokens):
+    for micro in micros:
         segments = [s for s in micro.segment_ids.unique().tolist() if s >= 0]
         found |= dict(zip(segments, network(micro).sigmoid().tolist(), strict=True))
-    return [found[i] for i in sorted(found)]
+    return found
 
 
 def pad_id(tokenizer: Any) -> int:
