@@ -83,7 +83,7 @@ def one(name: str) -> dict[str, float]:
 
 def measured(engine: Any, trainer: Any, sequences: list[list[int]]) -> dict[str, float]:
     """One step, then one sync in its parts."""
-    from rollouts.config import ProofConfig
+    from rollouts.config import EngineConfig, ProofConfig
     from rollouts.weights import compare_probe
 
     row: dict[str, float] = {"step": timed(lambda: step(engine, trainer))[1]}
