@@ -28,6 +28,11 @@ class EngineConfig(Section):
     return_experts: bool = Field(
         default=False, description="completions carry the experts the routers chose, for grpo.moe.replay: r3"
     )
+    sleeps: bool | None = Field(
+        default=None,
+        description="give memory back while the trainer steps; unset: where cluster.placement is colocated and no "
+        "rollouts are drawn ahead (grpo.max_lag: 0)",
+    )
     sync_bucket_mib: int = Field(
         default=64, ge=1, description="weights travel in buckets of so much, or of one tensor that is larger"
     )

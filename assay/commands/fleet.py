@@ -53,10 +53,14 @@ class Fleet:
         self._versions = 0
 
     def _rollouts(self, policy: Path | str) -> RolloutPool:
-        sampling = self.config.rollouts.sampling
+        rollouts, sampling = self.config.rollouts, self.config.rollouts.sampling
+        engine = rollouts.engine.model_copy(update={"sleeps": sleeps(self.config)})
         longest = max(sampling.max_completion_tokens, self.config.eval.max_completion_tokens or 0)
         return self._cluster.rollouts(
-            policy, self.config.rollouts, self.tokenizer, max_model_len=sampling.max_prompt_tokens + longest
+            policy,
+            rollouts.model_copy(update={"engine": engine}),
+            self.tokenizer,
+            max_model_len=sampling.max_prompt_tokens + longest,
         )
 
     def use_reward_model(self, folder: Path | str) -> None:
@@ -80,6 +84,12 @@ class Fleet:
         self.rollouts.release()
         ahead = self.config.grpo is not None and self.config.grpo.max_lag > 0  # engines may ask in the midst of a step
         return self.sync(trainer.publication(self._bucket_bytes, keep=ahead), trainer.probe(self.probe_sequences))
+
+    def rest(self) -> None:
+        """Let the engines give back memory for the trainer's step, where they share its devices and have nothing to do
+        meanwhile; the next sync wakes them."""
+        if sleeps(self.config):
+            self.rollouts.sleep()
 
     @property
     def _bucket_bytes(self) -> int:
@@ -109,6 +119,17 @@ class ReplayFleet(Fleet):
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         return {}  # no engine, and no claim that one holds the weights
+
+    def rest(self) -> None:
+        """No engine."""
+
+
+def sleeps(config: RunConfig) -> bool:
+    """Whether the engines sleep while the trainer steps. Raises ConfigError where they are to draw meanwhile."""
+    ahead, wanted = config.grpo is not None and config.grpo.max_lag > 0, config.rollouts.engine.sleeps
+    if wanted and ahead:
+        raise ConfigError("rollouts.engine.sleeps: with grpo.max_lag above 0 engines draw while the trainer steps")
+    return config.cluster.placement == "colocated" and not ahead if wanted is None else wanted
 
 
 @contextmanager

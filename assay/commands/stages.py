@@ -226,6 +226,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         rewards=fleet.rewards,
         trainer=trainer,
         sync=lambda: fleet.update(trainer),
+        rest=fleet.rest,
         evaluate=_during(run, fleet) if run.has_heldout() else None,
     )
     with run.stage("grpo", out / "policy", kind="policy", parents=[parent], data=[run.data_row("train")],
