@@ -43,6 +43,7 @@ class Parts:
     rewards: Rewards
     trainer: Trainer
     sync: Callable[[], Mapping[str, float]]  #: publish the trainer's weights to every engine, with proof
+    rest: Callable[[], object] = lambda: None  #: let the engines give back memory until that
     evaluate: Callable[[int], Mapping[str, float]] | None = None  #: held-out pass@1, during the run
 
 
@@ -71,6 +72,8 @@ def run(
             if stop():
                 return done - 1
             drawn = _take(ahead, done - 1, timer, config)
+            with timer.phase("sync"):
+                parts.rest()
             metrics, advantages = _train(drawn, config, sampling, parts, record, timer, done)
             with ahead.engines():
                 with timer.phase("sync"):

@@ -31,6 +31,11 @@ class EngineConfig(Section):
     fp32_router_and_head: bool = Field(
         default=False, description="of an engine in 16 bits: logits of routers and head in float32, as the trainer's"
     )
+    sleeps: bool | None = Field(
+        default=None,
+        description="give memory back while the trainer steps; unset: where cluster.placement is colocated and no "
+        "rollouts are drawn ahead (grpo.max_lag: 0)",
+    )
     sync_bucket_mib: int = Field(
         default=64, ge=1, description="weights travel in buckets of so much, or of one tensor that is larger"
     )

@@ -237,10 +237,13 @@ class Experts:
         return tensor.narrow(dim, split.tp_rank * width, width)
 
     def answers(self) -> Iterator[tuple[str, float]]:
-        device = self._inputs.device
+        device, method = self._inputs.device, self._module.quant_method
+        if getattr(method, "moe_kernel", True) is None:  # no expert came, so none was packed
+            yield from ((f"{self._prefix}.{e}", float("inf")) for e in range(self._count))
+            return
         ids = torch.arange(self._count, device=device, dtype=torch.int32).unsqueeze(1)
         ones = torch.ones(self._count, 1, device=device, dtype=torch.float32)
-        got = self._module.quant_method.apply(self._module, self._inputs.clone(), ones, ids, None, None)
+        got = method.apply(self._module, self._inputs.clone(), ones, ids, None, None)
         for e in range(self._count):
             yield f"{self._prefix}.{e}", _relative(got[e], self._kept[str(e)])
 

@@ -38,28 +38,27 @@ class Refused:
 
 
 class Load:
-    """The weights on their way into one process's model."""
+    """The weights on their way into one process's model. It holds no worker: the worker holds it."""
 
-    def __init__(self, worker: Any) -> None:
-        self._worker, self._runner = worker, worker.model_runner
+    def __init__(self) -> None:
         self._arrival, self._open = Arrival(), False
         self._holding: Holding | None = None
         self._proof_s = self._load_s = 0.0
 
-    def take(self, bundle: WeightBundle) -> None:
+    def take(self, worker: Any, bundle: WeightBundle) -> None:
         started = time.perf_counter()
         received = self._arrival.take(bundle)
         if bundle.part == 0:
-            self._begin(bundle.version)
+            self._begin(worker, bundle.version)
         assert self._holding is not None
         for name, tensor in received.look():
             self._holding.hear(name, tensor, bundle.digests[name])
         heard = time.perf_counter()
         self._proof_s += heard - started
-        with self._configured():
-            self._runner.get_model().load_weights(deliver(received))
+        with _configured(worker):
+            worker.model_runner.get_model().load_weights(deliver(received))
             if bundle.published is not None:
-                self._end()
+                self._end(worker)
         self._load_s += time.perf_counter() - heard
 
     def prove(self, rtol: float) -> Proved:
@@ -68,40 +67,42 @@ class Load:
         modules, worst = self._holding.check(rtol)
         return Proved(modules, worst, self._load_s, self._proof_s + time.perf_counter() - started)
 
-    def _begin(self, version: int) -> None:
+    def _begin(self, worker: Any, version: int) -> None:
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
-        model = self._runner.get_model()
-        with self._configured():
+        model = worker.model_runner.get_model()
+        with _configured(worker):
             if self._open:  # a version that came in part: its modules go back to their places first
-                self._end()
+                self._end(worker)
             self._holding, self._load_s, self._proof_s = Holding(model, seed=version), 0.0, 0.0
-            if self._runner.device.type == "cpu":
+            if worker.model_runner.device.type == "cpu":
                 forget_moe_kernels(model)
             initialize_layerwise_reload(model)
         self._open = True
 
-    def _end(self) -> None:
+    def _end(self, worker: Any) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
-        finalize_layerwise_reload(self._runner.get_model(), self._runner.model_config)
-        self._runner.reset_lora_state()
-        self._runner.reset_encoder_cache()
-        self._runner.reset_mm_cache()
+        runner = worker.model_runner
+        finalize_layerwise_reload(runner.get_model(), runner.model_config)
+        runner.reset_lora_state()
+        runner.reset_encoder_cache()
+        runner.reset_mm_cache()
         self._open = False
 
-    def _configured(self) -> Any:
-        from vllm.config import set_current_vllm_config
 
-        return set_current_vllm_config(self._worker.vllm_config)
+def _configured(worker: Any) -> Any:
+    from vllm.config import set_current_vllm_config
+
+    return set_current_vllm_config(worker.vllm_config)
 
 
 def take(worker: Any, bundle: WeightBundle) -> Refused | None:
     """Load a bucket into this worker's model, after checking that it arrived as it was sent."""
     if not hasattr(worker.model_runner, "assay_load"):
-        worker.model_runner.assay_load = Load(worker)
+        worker.model_runner.assay_load = Load()
     try:
-        worker.model_runner.assay_load.take(bundle)
+        worker.model_runner.assay_load.take(worker, bundle)
     except WeightMismatch as mismatch:
         return Refused(str(mismatch))
     return None
@@ -114,6 +115,25 @@ def prove(worker: Any, rtol: float) -> Proved | Refused:
     except WeightMismatch as mismatch:
         return Refused(str(mismatch))
     return proved
+
+
+def drop_cache(worker: Any) -> int:
+    """Give back the memory of a CPU worker's KV cache: bytes freed. The tensors stay, and are empty."""
+    storages = [tensor.untyped_storage() for tensor in worker.model_runner.kv_caches]
+    dropped = getattr(worker.model_runner, "assay_dropped", [])
+    for storage in storages:
+        if size := storage.nbytes():  # or it was dropped before
+            dropped.append((storage, size))
+            storage.resize_(0)
+    worker.model_runner.assay_dropped = dropped
+    return sum(size for _, size in dropped)
+
+
+def take_cache(worker: Any) -> None:
+    """Memory for the KV cache again, of whatever content: nothing in it is read before it is written."""
+    for storage, size in getattr(worker.model_runner, "assay_dropped", []):
+        storage.resize_(size)
+    worker.model_runner.assay_dropped = []
 
 
 def deliver(bucket: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -55,6 +55,7 @@ class RolloutPool:
     ) -> None:
         self._engines, self._tokenizer, self._proof = list(engines), tokenizer, proof
         self._restart, self._closed = restart, False
+        self._asleep = False
         self._held: tuple[Published, Probe] | None = None
         self.recoveries: list[Recovery] = []
         self._threads = ThreadPoolExecutor(max_workers=max(1, len(self._engines)), thread_name_prefix="rollout")
@@ -106,34 +107,47 @@ class RolloutPool:
         Returns the engines' reports and the largest probe difference.
         """
         self._held = None  # neither the old weights nor the new are everywhere now
-        reports = self._hand_out(published)
         engines = range(len(self._engines))
-        proved = list(self._threads.map(lambda n: self._hand_over(n, published, probe, reports.get(n)), engines))
+        reports, fallen = self._hand_out(published)
+        self._asleep = False
+        proved = list(
+            self._threads.map(lambda n: self._hand_over(n, published, probe, reports.get(n), n in fallen), engines)
+        )
         if self._restart is not None:
             self._held = published, probe
         return [report for report, _ in proved], max(difference for _, difference in proved)
+
+    def sleep(self) -> None:
+        """Let every engine give back what memory it can. The next sync wakes them; until then none may be asked."""
+        self._asleep = True
+        list(self._threads.map(lambda n: self._on(n, lambda engine: engine.sleep()), range(len(self._engines))))
 
     def release(self) -> None:
         """Let go of what is kept for an engine that dies: new weights are about to be published, and one copy is
         enough. Until the next sync no engine can be replaced with its weights proved, and none should be asked."""
         self._held = None
 
-    def _hand_out(self, published: Published) -> dict[int, SyncReport]:
-        """Every bucket to all engines at once. Reports by engine; one that died on the way has none."""
-        reports: dict[int, SyncReport | None] = dict.fromkeys(range(len(self._engines)))
+    def _hand_out(self, published: Published) -> tuple[dict[int, SyncReport], set[int]]:
+        """Every bucket to all engines at once: what each says of the last, and who died on the way."""
+        reports, fallen = dict[int, Any](), set[int]()
 
-        def give(n: int, bucket: Any) -> None:
-            try:
-                reports[n] = self._engines[n].load_weights(bucket)
-            except InfraFailure as failure:
-                self._mourn(failure, self._restart is not None)
-                del reports[n]
+        def each(work: Callable[[Engine], Any]) -> None:
+            def one(n: int) -> None:
+                try:
+                    reports[n] = work(self._engines[n])
+                except InfraFailure as failure:
+                    self._mourn(failure, self._restart is not None)
+                    fallen.add(n)
 
+            list(self._threads.map(one, [n for n in range(len(self._engines)) if n not in fallen]))
+
+        if self._asleep:
+            each(lambda engine: engine.wake_up())
         for bucket in published:
             shared = self._shared(bucket)
-            list(self._threads.map(lambda n, of=shared: give(n, of), list(reports)))  # type: ignore[misc]
+            each(lambda engine, of=shared: engine.load_weights(of))  # type: ignore[misc]
             del bucket, shared  # or two are held while the next one is made
-        return {n: report for n, report in reports.items() if report is not None}
+        return {n: report for n, report in reports.items() if n not in fallen}, fallen
 
     def _shared(self, bucket: WeightBundle) -> Any:
         """What each engine is handed of a bucket: here the bucket itself."""
@@ -145,17 +159,16 @@ class RolloutPool:
         return self._on(n, lambda engine: engine.generate(prompts, sampling))
 
     def _hand_over(
-        self, n: int, published: Published, probe: Probe, report: SyncReport | None
+        self, n: int, published: Published, probe: Probe, report: SyncReport | None = None, dead: bool = False
     ) -> tuple[SyncReport, float]:
-        """The proof of engine n, which took the weights and reported so; one that died has them given to its heir."""
-        given = report
+        """The proof of engine n, which took the weights and reported so. Without a report it is given them now."""
 
         def prove(engine: Engine) -> tuple[SyncReport, float]:
-            nonlocal given
-            done, given = given, None
+            nonlocal report
+            done, report = report, None  # an heir has taken nothing yet
             return self._prove(engine, published, probe, done)
 
-        return self._on(n, prove, dead=report is None)
+        return self._on(n, prove, dead)
 
     def _prove(
         self, engine: Engine, published: Published, probe: Probe, report: SyncReport | None = None

@@ -28,7 +28,7 @@ from typing import Any
 from assay.errors import ConfigError, InfraFailure, WeightMismatch, boundary
 from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.config import EngineConfig, ProofConfig
-from rollouts.engine import Sampling
+from rollouts.engine import SLEPT, Sampling
 from rollouts.weights import SyncReport, WeightBundle
 from rollouts.wide import wide_routers
 
@@ -69,6 +69,7 @@ class VLLMEngine:
             options["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
             options["num_gpu_blocks_override"] = _blocks(model, config.max_num_seqs, max_model_len)
         else:
+            options["enable_sleep_mode"] = bool(config.sleeps)
             options["gpu_memory_utilization"] = config.gpu_memory_utilization
         with boundary(f"starting vLLM on {model}"), wide_routers(config.fp32_router_and_head) as wide:
             self._llm: Any = LLM(
@@ -94,6 +95,7 @@ class VLLMEngine:
         self._watch: RouterWatch | None = self._llm.collective_rpc(RouterWatch)[0] if listens else None
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+        self._ready()
         from vllm import SamplingParams
 
         params = [
@@ -144,7 +146,7 @@ class VLLMEngine:
     def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
         from rollouts.loading import take
 
-        self._unfit = f"it was left in the midst of weights version {bundle.version}"
+        self._unfit = f"the engine was left in the midst of weights version {bundle.version}: it may not answer"
         self._of_all(bundle.version, take, bundle)
         return self._prove(bundle.version) if bundle.published is not None else None
 
@@ -173,7 +175,12 @@ class VLLMEngine:
                 raise WeightMismatch(f"weights version {version}: {where}{answer.why}")
         return list(answers)
 
+    def _ready(self) -> None:
+        if self._unfit:
+            raise WeightMismatch(self._unfit)
+
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        self._ready()
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
@@ -183,6 +190,27 @@ class VLLMEngine:
             [entry[token].logprob for token, entry in zip(s[1:], o.prompt_logprobs[1:], strict=True)]
             for s, o in zip(sequences, outputs, strict=True)
         ]
+
+    def sleep(self) -> None:
+        """On CUDA vLLM's level 2: weights and KV cache are dropped. It has no sleep on a CPU: there the KV cache is
+        dropped, and the weights stay where they are, for vLLM's packed copies cannot be let go of."""
+        from rollouts.loading import drop_cache
+
+        self.version, self._unfit = -1, SLEPT
+        with boundary("vLLM sleep"):
+            if self._on_cpu:
+                self._llm.collective_rpc(drop_cache)
+            else:
+                self._llm.sleep(level=2)
+
+    def wake_up(self) -> None:
+        from rollouts.loading import take_cache
+
+        with boundary("vLLM wake_up"):
+            if self._on_cpu:
+                self._llm.collective_rpc(take_cache)
+            else:
+                self._llm.wake_up()
 
     def close(self) -> None:
         if self._llm is not None and self._parallel:

@@ -50,10 +50,14 @@ class Fleet:
         self._versions = 0
 
     def _rollouts(self, policy: Path | str) -> RolloutPool:
-        sampling = self.config.rollouts.sampling
+        rollouts, sampling = self.config.rollouts, self.config.rollouts.sampling
+        engine = rollouts.engine.model_copy(update={"sleeps": sleeps(self.config)})
         longest = max(sampling.max_completion_tokens, self.config.eval.max_completion_tokens or 0)
         return self._cluster.rollouts(
-            policy, self.config.rollouts, self.tokenizer, max_model_len=sampling.max_prompt_tokens + longest
+            policy,
+            rollouts.model_copy(update={"engine": engine}),
+            self.tokenizer,
+            max_model_len=sampling.max_prompt_tokens + longest,
         )
 
     def use_reward_model(self, folder: Path | str) -> None:
@@ -84,6 +88,12 @@ class Fleet:
         published = trainer.publication(self.config.rollouts.engine, keep=ahead)
         return self.sync(published, trainer.probe(self.probe_sequences))
 
+    def rest(self) -> None:
+        """Let the engines give back memory for the trainer's step, where they share its devices and have nothing to do
+        meanwhile; the next sync wakes them."""
+        if sleeps(self.config):
+            self.rollouts.sleep()
+
     def close(self) -> None:
         """End the threads, the actors and a cluster of our own."""
         for pool in (getattr(self, "rollouts", None), getattr(self, "rewards", None)):
@@ -108,6 +118,17 @@ class ReplayFleet(Fleet):
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         return {}  # no engine, and no claim that one holds the weights
+
+    def rest(self) -> None:
+        """No engine."""
+
+
+def sleeps(config: RunConfig) -> bool:
+    """Whether the engines sleep while the trainer steps. Raises ConfigError where they are to draw meanwhile."""
+    ahead, wanted = config.grpo is not None and config.grpo.max_lag > 0, config.rollouts.engine.sleeps
+    if wanted and ahead:
+        raise ConfigError("rollouts.engine.sleeps: with grpo.max_lag above 0 engines draw while the trainer steps")
+    return config.cluster.placement == "colocated" and not ahead if wanted is None else wanted
 
 
 @contextmanager

@@ -245,6 +245,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         rewards=fleet.rewards,
         trainer=trainer,
         sync=lambda: fleet.update(trainer),
+        rest=fleet.rest,
         evaluate=_during(run, fleet) if run.has_heldout() else None,
     )
     parents = [parent, *({"replayed"} & run.lineage.artifacts.keys())]

@@ -17,7 +17,8 @@ from assay.errors import ConfigError
 from assay.policy import InitConfig, PolicyConfig
 from assay.sizes import of_config, of_policy
 from grpo.config import GRPOConfig
-from grpo.footprint import engine_parts, sequence_cache, trainer_parts
+from grpo.footprint import engine_parts, in_transit, sequence_cache, trainer_parts
+from rollouts.config import EngineConfig
 from tests.assay.test_sizes import LITE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +67,17 @@ def test_lite_does_not_fit_a_card_of_80_gib_and_each_reason_is_one_line():
     split = lite_missing("gpus=8,gpu_gib=24,cpus=96,ram_gib=1024", engine_gpus=2)
     assert len(split) == 1 and "an engine wants" not in split[0]
     assert lite_missing("gpus=8,gpu_gib=400,cpus=96,ram_gib=1024", placement="separate", trainer_gpus=1) == []
-    assert "of memory wanted, 48.00 GiB there" in lite_missing("gpus=8,gpu_gib=2500,cpus=96,ram_gib=48")[0]
+    assert lite_missing("gpus=8,gpu_gib=2500,cpus=96,ram_gib=64") == []  # weights travel in buckets
+    assert "1.17 GiB of memory wanted, 1.00 GiB there" in lite_missing("gpus=8,gpu_gib=2500,cpus=96,ram_gib=1")[0]
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("bfloat16", 2)])
+def test_weights_on_their_way_take_three_buckets_and_a_copy_where_engines_may_ask_again(dtype: str, width: int):
+    size, engine = of_config(LITE), EngineConfig(dtype=dtype)
+    table = width * 102400 * 2048  # larger than a bucket of 64 MiB, and never cut
+    assert in_transit(size, engine, kept=False) == 3 * table
+    assert in_transit(size, engine.model_copy(update={"sync_bucket_mib": 1024}), kept=False) == 3 << 30
+    assert in_transit(size, engine, kept=True) == 3 * table + width * size.parameters
 
 
 def test_the_command_prints_the_plan_and_leaves_with_0_or_1(tmp_path: Path, capsys):

@@ -351,6 +351,29 @@ def trained_on(folder: Path) -> list[list[str]]:
     return [list(dict.fromkeys(parquet.read_table(file)["task_id"].to_pylist())) for file in files]
 
 
+def test_engines_rest_from_the_end_of_a_draw_until_the_sync(tmp_path: Path):
+    calls = list[str]()
+
+    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: (calls.append(name), work(*args))[1]
+
+    rollouts = FakeRollouts()
+    trainer = FakeTrainer(rollouts.engine)
+    record = RunRecord(tmp_path, 2, keep_last=2, save=trainer.save, say=lambda line: None)
+    rollouts.generate, trainer.step = noted("draw", rollouts.generate), noted("step", trainer.step)  # type: ignore[method-assign]
+    parts = loop.Parts(
+        tasks=TaskStream(TASKS, 0, 0),
+        rollouts=rollouts,
+        rewards=FakeRewards(),
+        trainer=trainer,
+        sync=noted("sync", trainer.sync),
+        rest=noted("rest", lambda: None),
+    )
+    loop.run(CONFIG.model_copy(update={"steps": 2}), SamplingConfig(max_completion_tokens=8), parts, record, seed=1)
+    record.close()
+    assert calls == ["sync", *["draw", "rest", "step", "sync"] * 2]
+
+
 @pytest.mark.parametrize("max_lag", [1, 3])
 def test_ahead_of_training_the_same_prompts_are_trained_in_the_same_steps(tmp_path: Path, max_lag: int):
     start(tmp_path / "behind")
