@@ -39,8 +39,9 @@ from assay.logprobs import completion_logprobs
 from assay.moe_replay import Route, Routers
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
-from assay.policy import Dtype, Experts, load_policy, without_bars, write_model
+from assay.policy import Attention, Dtype, Experts, load_policy, without_bars, write_model
 from assay.precision import check_precision, computing, keep_routers_wide, narrow_frozen
+from assay.segments import attend_by_segment
 from assay.sharded import Copies, load_model_state, load_optimizer_state, placed, whole
 from grpo.batch import TrainBatch, with_gradient
 from grpo.config import GRPOConfig
@@ -81,6 +82,7 @@ class PolicyTrainer:
         pad_id: int,
         lora: LoraConfig | None = None,
         experts: Experts | None = None,
+        attention: Attention = "sdpa",
     ) -> None:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
@@ -91,6 +93,8 @@ class PolicyTrainer:
         check_precision(dtype, self.accelerator.mixed_precision)
         self.dtype = dtype  # of products; trained weights are float32
         model = load_policy(policy, "float32", experts)
+        if attention == "segments":
+            attend_by_segment(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         self.routers = Routers(model, config.moe.replay, config.moe.aux_coef)

@@ -218,6 +218,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         pad_id=fleet.tokenizer.pad_token_id,
         lora=run.config.policy.lora,
         experts=run.config.policy.experts,
+        attention=run.config.policy.attention,
     )
     tasks, left_out = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
     if left_out:
