@@ -36,6 +36,7 @@ RIGHT = [
     ("cpp", ["int"], "int", NEXT, "auto f = [](int x) { return x + 1; };"),
     ("cpp", ["int[]"], "int", [([[1, 2]], 3)], "#include <vector>\nint f(std::vector<int> &&v) { return v[0] + v[1]; }\nint f(int, int) { return 0; }"),
     ("cpp", ["int?", "string", "bool", "float"], "int", [([None, "ab", True, 1.5], 1), ([4, "", True, 1.5], 4)], "#include <optional>\n#include <string>\nint f(std::optional<int> x, const std::string &s, bool b, double d) { return x.value_or(0) + (s == \"ab\" && b && d == 1.5); }\nint f(int, std::string, bool, float) { return -1; }"),
+    ("d", ["int"], "int", NEXT, "module one;\nstring f(string s) { return s; }\nint f(int x, int y) { return x; }\nlong f(long x) { return x + 1; }\nint[] f(int[] x) { return x; }\nvoid main() {}"),
     # what stands before the program
     ("php", ["int"], "float", HALF, "#!/usr/bin/env php\n<?php\ndeclare(strict_types=1);\nnamespace X\\Y;\nfunction half($x) { return $x / 2; }\nfunction f($x) { return half($x); }\necho f(2);\nexit(0);"),
     ("php", ["int"], "int", NEXT, "namespace X { function f($x) { return $x + 1; } }"),
@@ -98,13 +99,14 @@ WRONG = [
 ]  # fmt: skip
 
 #: where a compiler, or a runtime, takes a second or more
-SLOW = ("kotlin", "rust", "java", "go", "csharp", "racket", "r", "cpp")
+SLOW = ("java", "go", "csharp", "racket", "r", "cpp")
+SLOWEST = ("kotlin", "rust", "d")
 
 
 def marked(rows: list[tuple]) -> list:
     """The rows as parameters: of a slow language the first one is run every time."""
-    seen: set[str] = set()
-    late = [row[0] in SLOW and (row[0] in seen or row[0] in ("kotlin", "rust") or seen.add(row[0])) for row in rows]
+    names = [row[0] for row in rows]
+    late = [name in SLOWEST or (name in SLOW and name in names[:n]) for n, name in enumerate(names)]
     return [pytest.param(*row, marks=pytest.mark.slow if slow else ()) for row, slow in zip(rows, late, strict=True)]
 
 
