@@ -58,7 +58,7 @@ RIGHT = [
     ("rust", ["int"], "int", [([2**126], 2**127 - 2**126), ([7], 7)], "fn f(x: u128) -> u128 { x }"),
     ("rust", ["int"], "int", [([-(2**127)], -(2**127)), ([5], 5)], "fn f(x: i128) -> i128 { x }"),
     ("cpp", ["int"], "int", [([2**64 + 1], 2**64 + 1), ([-(2**127)], -(2**127)), ([2**127 - 1], 2**127 - 1)], "__int128 f(__int128 x) { return x; }"),
-    ("c", ["int"], "int", [([-5], -6), ([2**31 - 1], 2**31 - 2)], "long long f(long long x) { return x - 1; }"),
+    ("c", ["int"], "int", [([-5], -2), ([2**31 - 1], 2**30 - 1)], "long long f(long long x) { return x / 2; }"),
     ("c", ["int"], "bool", [([5], True), ([1], False), ([-70000], False)], "#include <stdbool.h>\nbool f(int x) { return x > 3; }"),
     ("c", ["int[]"], "int", [([[1, 2]], 3)], "#include <stddef.h>\n#define __int128 short\nint f(int *x, size_t n) { return x[n - 2] + x[n - 1]; }\nint main() { return 0; } /*"),
     # nothing
