@@ -178,7 +178,7 @@ def _compile_driver(bench: Bench, types: Sequence[str]) -> bytes:
 
 
 def _c_after(program: str, entry: str, types: Sequence[str]) -> str:
-    """What stands behind an answer in C, none of whose macros it knows: the function that the driver calls."""
+    """What stands behind an answer in C (once, where it includes itself): the function that the driver calls."""
     undefined = "".join(f"#undef {macro}\n" for macro in macros(program))
     declared = ", ".join(
         f"{C_TYPES[kind]} a{n}" + (f", int n{n}" if kind == "int[]" else "") for n, kind in enumerate(types)
@@ -187,12 +187,14 @@ def _c_after(program: str, entry: str, types: Sequence[str]) -> str:
     return f"""
 /* */
 ;
+#if __INCLUDE_LEVEL__ == 0
 {undefined}#pragma GCC diagnostic error "-Wincompatible-pointer-types"
 #pragma GCC diagnostic error "-Wint-conversion"
 __int128 {_C_CALLED}({declared or "void"}) {{
     _Static_assert(_Generic({call}, float: 0, double: 0, long double: 0, default: 1), "{entry} returns a float");
     return {call};
 }}
+#endif
 """
 
 

@@ -148,7 +148,9 @@ std::string assay_test(assay_driver::Input &assay_input) {
         way="beside",
         rewrite=((r"\b(void|int)\s+main\s*\(", r"\g<1> assay_main("),),
         kept=rf'`[^`]*`|\br"[^"]*"|{_C_LIKE}',
-        after="\nvoid main() { static import driver_d; driver_d.run!(@ENTRY@)(); }\n",
+        after="\nvoid main() { static import driver_d; "
+        'driver_d.pick!([@TYPES@], __traits(getOverloads, __traits(parent, @ENTRY@), "@ENTRY@"))(); }\n',
+        types=lambda _program, _entry, kinds: ", ".join(f'"{kind}"' for kind in kinds),
         objects=("driver_d.d",),
     ),
     "java": _JAVA,
