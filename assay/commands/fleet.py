@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from grpo.trainer import PolicyTrainer
     from rewards.pool import RewardPool
     from rollouts.pool import RolloutPool
+
+TOGETHER_S = 1.0  #: a terminal and a launcher may both pass on one Ctrl-C
 
 
 class Fleet:
@@ -120,6 +123,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.asked = False
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -134,6 +138,8 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
+            if time.monotonic() - self._since < TOGETHER_S:
+                return
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked, self._since = True, time.monotonic()
         say(f"{signal.Signals(number).name}: stopping after this step and writing a checkpoint; again to stop at once")

@@ -15,9 +15,9 @@ from evals.passk import EvalResult
 def main(arguments: argparse.Namespace) -> int:
     try:
         return _recipe(arguments)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         again = " ".join(["assay recipe", arguments.config, *arguments.overrides])
-        raise KeyboardInterrupt(f"interrupted; go on with: {again}") from None
+        raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; go on with: {again}") from None
 
 
 def _recipe(arguments: argparse.Namespace) -> int:

@@ -9,22 +9,26 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from assay.checkpoint import writing
 from assay.commands.context import Run, say
 from assay.commands.fleet import Fleet, Interrupts
+from assay.commands.ranks import everywhere, held
 from assay.errors import ConfigError, DataError
 from assay.lineage import data_entry
 from assay.metrics import MetricsLog
-from assay.policy import check_folder, create_policy, save_policy
+from assay.policy import Dtype, check_folder, create_policy
 from assay.progress import Progress, progress
 from assay.types import ScoredGroup, Verdict
 from evals.evaluate import evaluate
 from evals.passk import EvalResult
+from rewards.model.config import RewardModelConfig
 from rewards.scorer import Scorer, check_answers
 from rollouts.engine import Sampling
+from sft.config import SFTConfig
 
 CHUNK = 64  #: prompts sampled and judged at once for the reward model: few enough to show progress
 
@@ -86,24 +90,22 @@ def check_tasks(run: Run) -> None:
 
 def sft(run: Run, base: Path | str) -> Path:
     """Supervised fine-tuning on the demonstrations."""
-    from sft.data import read_dialogues
-    from sft.train import train_sft
-
     config = run.config.need("sft", "sft")
     out = run.folder / "sft"
     data = [data_entry(run.demonstrations)]
     with run.stage("sft", out / "policy", kind="policy", parents=["base"], data=data, config_section=config) as todo:
         if todo:
             with training_log(out, "sft") as log:
-                train_sft(
-                    config.model_copy(update={"seed": run.config.seed}),
-                    base,
-                    read_dialogues(run.demonstrations),
-                    out,
-                    log=log,
-                    dtype=run.config.policy.dtype,
-                )
+                seeded = config.model_copy(update={"seed": run.config.seed})
+                everywhere(partial(_sft, seeded, base, run.demonstrations, out, run.config.policy.dtype), log=log)
     return out / "policy"
+
+
+def _sft(config: SFTConfig, base: Path | str, demonstrations: Path, out: Path, dtype: Dtype, **here: Any) -> None:
+    from sft.data import read_dialogues
+    from sft.train import train_sft
+
+    train_sft(config, base, read_dialogues(demonstrations), out, dtype=dtype, **here)
 
 
 def preferences(run: Run, fleet: Fleet) -> Path:
@@ -195,7 +197,8 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
 
     config, sampling = run.config.need("grpo", "grpo"), run.config.rollouts.sampling
     out = run.folder / "grpo"
-    trainer = PolicyTrainer(
+    make = partial(
+        PolicyTrainer,
         start,
         config,
         dtype=run.config.policy.dtype,
@@ -204,6 +207,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         lora=run.config.policy.lora,
         experts=run.config.policy.experts,
     )
+    trainer: PolicyTrainer = held(make)
     tasks, left_out = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
     if left_out:
         say(f"tasks: {left_out} of {len(tasks) + left_out} left out, their prompts are longer than "
@@ -241,7 +245,8 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
                 record.checkpoint(done)
             raise KeyboardInterrupt
         with writing(out / "policy", {"kind": "policy", "steps": done}) as folder:
-            save_policy(trainer.unwrapped, fleet.tokenizer, folder)
+            trainer.export(folder)
+            fleet.tokenizer.save_pretrained(str(folder))
     record.close()
     return out / "policy"
 
@@ -270,9 +275,6 @@ def _during(run: Run, fleet: Fleet) -> Any:
 
 def reward_model(run: Run, rows: Path) -> Path:
     """Train the reward model on the labelled samples, initialised from the SFT policy."""
-    from rewards.model.data import read_samples
-    from rewards.model.train import train_reward_model
-
     config = run.config.need("reward_model", "reward-model")
     if not (rows / "rows.jsonl").is_file():
         raise ConfigError(f"{run.folder} holds no judged samples yet: run `assay preferences` first")
@@ -284,19 +286,23 @@ def reward_model(run: Run, rows: Path) -> Path:
         if todo:
             logs = run.folder / "reward_model_log"
             with training_log(logs, "reward model") as log:
-                train_reward_model(
-                    config.model_copy(update={"seed": run.config.seed}),
-                    run.folder / "sft" / "policy",
-                    read_samples(rows / "rows.jsonl"),
-                    out,
-                    log=log,
-                    dtype=run.config.policy.dtype,
+                seeded = config.model_copy(update={"seed": run.config.seed})
+                tuned = run.folder / "sft" / "policy"
+                everywhere(
+                    partial(_reward_model, seeded, tuned, rows / "rows.jsonl", out, run.config.policy.dtype), log=log
                 )
             (logs / "metrics.jsonl").replace(out / "metrics.jsonl")
             shutil.rmtree(logs)
     facts = json.loads((out / "reward_model.json").read_text(encoding="utf-8"))
     say(f"reward model: held-out accuracy {facts.get('heldout_accuracy')}, base rate {facts.get('base_rate')}")
     return out
+
+
+def _reward_model(config: RewardModelConfig, tuned: Path, rows: Path, out: Path, dtype: Dtype, **here: Any) -> None:
+    from rewards.model.data import read_samples
+    from rewards.model.train import train_reward_model
+
+    train_reward_model(config, tuned, read_samples(rows), out, dtype=dtype, **here)
 
 
 @contextmanager

@@ -80,8 +80,8 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
             print(stages.grpo(run, machines, start, parent, resume=resume))
     except InfraFailure as failure:
         raise InfraFailure(f"{failure}; {then}") from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; {then}") from None
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"{interrupt or 'stopped'}; {then}") from None
     finally:
         if (run.folder / "grpo" / "metrics.jsonl").is_file():
             leave_report(run.folder)
