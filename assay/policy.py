@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Experts = Literal["grouped_mm", "eager", "batched_mm"]
+Attention = Literal["sdpa", "segments"]
 
 
 class InitConfig(Section):
@@ -73,10 +74,17 @@ class PolicyConfig(Section):
     pieces: Literal["words", "lines"] = Field(
         default="words", description="what that tokenizer's tokens may not reach across"
     )
-    dtype: Dtype = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="what GRPO computes products in; what is trained stays in float32, what is frozen is held in this",
+    )
     experts: Experts | None = Field(
         default=None,
         description="how GRPO computes fused experts: transformers' experts_implementation; unset: its own",
+    )
+    attention: Attention = Field(
+        default="sdpa",
+        description="GRPO, over rows of several sequences: under a mask, or one sequence at a time (faster on a CPU)",
     )
     lora: LoraConfig | None = Field(default=None, description="GRPO trains adapters; unset: all weights")
 
@@ -179,15 +187,25 @@ def load_policy(path: str | Path, dtype: Dtype = "float32", experts: Experts | N
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder or on the hub. Raises CheckpointError where there is none."""
+    """The tokenizer in a folder or on the hub. Raises CheckpointError where there is none, or another model's: one with
+    more tokens than the model beside it embeds. Engines have none, so this is the only place to see it."""
     from transformers import AutoTokenizer
 
     if not _on_the_hub(path) and not Path(path).is_dir():
         raise CheckpointError(f"{path}: no such folder; make that policy first, or name one that exists")
     try:
-        return AutoTokenizer.from_pretrained(str(path))
+        tokenizer = AutoTokenizer.from_pretrained(str(path))
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: no tokenizer can be loaded: {_one_line(error)}") from None
+    if (Path(path) / "config.json").is_file():
+        config = _read_config(Path(path))
+        embedded = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+        if embedded is not None and len(tokenizer) > embedded:
+            raise CheckpointError(
+                f"{path}: its tokenizer has {len(tokenizer)} tokens and its model embeds {embedded}: that is another "
+                f"model's tokenizer; put the model's own there"
+            )
+    return tokenizer
 
 
 def _on_the_hub(path: str | Path) -> bool:

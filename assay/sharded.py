@@ -6,7 +6,7 @@ order. States stay in the form of one process, so a checkpoint can be taken up b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +27,48 @@ def placed(accelerator: Accelerator, model: nn.Module) -> nn.Module:
     return fsdp2_prepare_model(accelerator, model)
 
 
-def whole(state: Any, keep: bool = True) -> Any:
+def whole(state: Any, keep: bool = True, plain: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
     """`state` (nested mappings and lists) with every spread tensor gathered into main memory, one at a time.
 
-    A rank that does not `keep` them takes part and gets None in their place.
+    A rank that does not `keep` them takes part and gets None in their place. `plain` is applied to the others.
     """
     if isinstance(state, DTensor):
         tensor = state.full_tensor()
-        return tensor.cpu() if keep else None
+        return tensor.to("cpu", copy=True) if keep else None
+    if isinstance(state, Tensor):
+        return plain(state) if keep else state
     if isinstance(state, Mapping):
-        return {name: whole(value, keep) for name, value in state.items()}
+        return {name: whole(value, keep, plain) for name, value in state.items()}
     if isinstance(state, list):
-        return [whole(value, keep) for value in state]
+        return [whole(value, keep, plain) for value in state]
     return state
+
+
+class Copies:
+    """`plain` of `whole` for a state that is written later: a copy in main memory of what training changes in place.
+
+    Tensors that share memory share the copy, so that tied weights stay tied. With `moving`, only those are copied
+    that lie where one of these does: what is frozen, or was made for this occasion, stays as it is.
+    """
+
+    def __init__(self, moving: Iterable[Tensor] | None = None) -> None:
+        self._moving = None if moving is None else {t.data_ptr() for t in moving if not isinstance(t, DTensor)}
+        self._made: dict[tuple[Any, ...], Tensor] = {}
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if self._moving is not None and tensor.data_ptr() not in self._moving:
+            return tensor
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if place not in self._made:
+            self._made[place] = tensor.detach().to("cpu", copy=True)
+        return self._made[place]
+
+
+def any_rank(accelerator: Accelerator, asked: bool) -> bool:
+    """Whether any rank was asked to stop or to save: all do it at the same step, or wait for each other for ever."""
+    if accelerator.num_processes == 1:
+        return asked
+    return bool(accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), "sum"))
 
 
 def spread(tensor: Tensor, like: Tensor) -> Tensor:

@@ -18,15 +18,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # read at import: a late thread must not start a cluster of its own
 
+import grpc
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray._private.grpc_utils import init_grpc_channel
+from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -35,17 +36,24 @@ from assay.shadow import check_shadowing
 from assay.types import RolloutGroup, Task
 from grpo import versions
 from grpo.config import ClusterConfig
-from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, place, written
+from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, place, processes, written
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
 from rollouts.engine import Sampling
 from rollouts.pool import RolloutPool
+from rollouts.weights import WeightBundle
 
 DEAD = "(dead)"  #: and not to come back
 NODE_LABEL = "ray.io/node-id"
-RANK = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-RANK += ("ROLE_", "TORCHELASTIC_", "GROUP_WORLD")  #: beginnings
+FULL = (ObjectStoreFullError, OutOfDiskError)
+KNOCK_S = 10.0  #: for the head of a cluster to say that it is there
+ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  #: asked of it
+STRANGERS = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: f"it takes the connection and says nothing for {KNOCK_S:.0f} s",
+    grpc.StatusCode.UNIMPLEMENTED: "it speaks gRPC and does not know what Ray's head knows; name the head's port",
+    grpc.StatusCode.UNAVAILABLE: "",
+}
 REWARD_MODEL = Kind(name="reward-model", count=1, bundle={"CPU": 1.0}, strategy="PACK")
 
 
@@ -131,12 +139,23 @@ class Proxy:
             except RayTaskError as error:
                 if isinstance(error.cause, AssayError):
                     raise error.cause from None
+                if isinstance(error.cause, FULL):
+                    raise self._no_room(what, error.cause) from None
                 raise
+            except FULL as error:  # nobody died, and another engine would find no room either
+                raise self._no_room(what, error) from None
             except RayError as error:  # also: its node, its memory or its answer was lost
                 self._revive()
                 if not again:
                     raise InfraFailure(f"{self._name} died during {what}: {_first_line(error)}") from None
         raise AssertionError("unreachable: the second try answers or raises")
+
+    def _no_room(self, what: str, error: BaseException) -> EnvironmentProblem:
+        grow = "" if self._cluster.config.address else ", or raise cluster.object_store_gib"
+        return EnvironmentProblem(
+            f"{self._name}: no room for {what}: Ray's object store is full, and so is the disk below its temporary "
+            f"folder ({_first_line(error)}); free space there{grow}"
+        )
 
     def _revive(self) -> None:
         """Wait, where Ray starts the actor anew, until it is there again: whoever tries next shall not find it dead."""
@@ -209,6 +228,10 @@ class NamedRollouts(RolloutPool):
             engine._tasks = names  # type: ignore[attr-defined]
         return super().generate(tasks, sampling)
 
+    def _shared(self, bucket: WeightBundle) -> Any:
+        """Once in Ray's memory, however many engines read it there."""
+        return ray.put(bucket)
+
 
 class Cluster:
     """The actors of one run. Use it as a context manager: whatever happens, nothing is left running."""
@@ -232,15 +255,13 @@ class Cluster:
         before = signal.getsignal(signal.SIGTERM)
         try:
             _knock(self.config.address)
-            with _without_launcher():
-                ray.init(
-                    address=self.config.address
-                    or "local",  # without a word Ray would join whatever runs on this machine
-                    log_to_driver=True,
-                    logging_level="ERROR",
-                    runtime_env={"working_dir": self._empty.name, "env_vars": _python_path()},
-                    **(local if self._own else {}),
-                )
+            ray.init(
+                address=self.config.address or "local",  # without a word Ray would join whatever runs on this machine
+                log_to_driver=True,
+                logging_level="ERROR",
+                runtime_env={"working_dir": self._empty.name, "env_vars": _python_path()},
+                **(local if self._own else {}),
+            )
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
             to = "" if self._own else f"; cluster.address={self.config.address}: is a cluster of our version there?"
             raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}{to}") from None
@@ -265,6 +286,8 @@ class Cluster:
         unsupported = not_yet(self.config, config)
         if unsupported:
             raise EnvironmentProblem("; ".join(unsupported))
+        engine = config.engine.model_copy(update={"tensor_parallel": processes(self.config, config)})
+        config = config.model_copy(update={"engine": engine})
         *before, kind = kinds(self.config, config)
         for trainer in before:
             self._set_aside(trainer)
@@ -392,21 +415,19 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _without_launcher() -> Iterator[None]:
-    """What torchrun told this process about its rank is none of the actors' business: they would take it for theirs."""
-    told = {name: os.environ.pop(name) for name in list(os.environ) if name in RANK or name.startswith(RANK[-3:])}
-    try:
-        yield
-    finally:
-        os.environ.update(told)
-
-
 def _knock(address: str | None) -> None:
-    """Raises OSError where nobody listens at HOST:PORT: Ray would try for minutes before it says so."""
+    """Raises OSError where nobody, or somebody else, listens at HOST:PORT: Ray would try for minutes, or for ever."""
     host, _, port = (address or "").rpartition(":")
-    if host and port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=10).close()
+    if not (host and port.isdigit() and "/" not in host):
+        return
+    socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+    with init_grpc_channel(f"{host}:{port}") as channel:
+        try:
+            channel.unary_unary(ALIVE)(b"", timeout=KNOCK_S)
+        except grpc.RpcError as error:
+            if error.code() in STRANGERS:  # else it is a Ray, which says itself what it does not like
+                what = STRANGERS[error.code()] or " ".join(error.details().split()).rpartition("last error: ")[2]
+                raise ConnectionError(f"what listens at {address} is no Ray cluster: {what[:200]}") from None
 
 
 def _devices() -> list[str]:
@@ -438,9 +459,14 @@ def _python_path() -> dict[str, str]:
 
 
 def _engine_env(config: RolloutConfig) -> dict[str, str]:
-    """Environment of an engine process. Allocator and OpenMP runtime must be loaded before Python starts."""
+    """Environment of an engine process. Allocator and OpenMP runtime must be loaded before Python starts.
+
+    Threads wait for 1 ms before they sleep: decoding is hundreds of short parallel regions a second, and a thread that
+    sleeps between them (0) makes it 3.3 times as slow; one that waits for long (200, the default) takes the other
+    actors' time.
+    """
     threads = config.engine.threads or os.cpu_count() or 1
-    env = {"OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "0"}
+    env = {"OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "1"}
     preload = [
         *map(str, Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4")),
         *map(str, (Path(sys.prefix) / "lib").glob("libiomp5.so")),

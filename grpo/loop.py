@@ -43,6 +43,7 @@ class Parts:
     rewards: Rewards
     trainer: Trainer
     sync: Callable[[], Mapping[str, float]]  #: publish the trainer's weights to every engine, with proof
+    rest: Callable[[], object] = lambda: None  #: let the engines give back memory until that
     evaluate: Callable[[int], Mapping[str, float]] | None = None  #: held-out pass@1, during the run
 
 
@@ -71,6 +72,8 @@ def run(
             if stop():
                 return done - 1
             drawn = _take(ahead, done - 1, timer, config)
+            with timer.phase("sync"):
+                parts.rest()
             metrics, advantages = _train(drawn, config, sampling, parts, record, timer, done)
             with ahead.engines():
                 with timer.phase("sync"):
@@ -82,7 +85,7 @@ def run(
             record.cursor = drawn.cursor
             record.samples(done, drawn.scored, advantages)
             record.metrics(done, metrics, timer)
-            if done % config.checkpoint_every == 0 or done == config.steps:
+            if record.due(done, config.checkpoint_every):
                 with timer.phase("checkpoint"):  # last: what is recorded beyond a checkpoint is taken back on resume
                     record.checkpoint(done)
     return config.steps
@@ -106,7 +109,7 @@ def _train(
     try:
         advantages = estimate_advantages(drawn.scored, config, limit)
         batch = build_batch(drawn.scored, advantages, config, limit)
-        metrics = parts.trainer.step(batch, phase=timer.phase)
+        metrics = parts.trainer.step(batch, timer.phase)
         lag = parts.trainer.version - 1 - batch.oldest_version
         mismatch.check(metrics, config.mismatch.stop_above, done, lag)
     except TrainingDiverged as error:

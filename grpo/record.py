@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import resource
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Protocol
 
+from assay.background import Background
 from assay.checkpoint import latest_valid, read_marker, writing_step
+from assay.errors import CheckpointError
 from assay.metrics import MetricsLog, Timer, time_table
+from assay.stopping import Stopping
 from assay.types import FinishReason, ScoredGroup, Verdict
 from grpo.batch import Advantage
 from grpo.keeping import write_groups
 from rollouts.recorder import SampleRecorder
-
-
-class Savable(Protocol):
-    def save(self, folder: Path) -> None: ...
 
 
 class RunRecord:
@@ -30,11 +29,18 @@ class RunRecord:
         steps: int,
         *,
         keep_last: int,
-        save: Callable[[Path], None],
+        snapshot: Callable[[], Callable[[Path], None]],
+        background: bool = False,
+        stop: Stopping | None = None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
+        """`snapshot()` is what writes the state as it is at that moment, later: `background` writes it beside the
+        next steps, and then it must hold a copy. `stop` is told how long a checkpoint takes."""
         self.folder, self.steps, self._keep_last = folder, steps, keep_last
-        self._save, self._say = save, say
+        self._snapshot, self._say, self._stop = snapshot, say, stop or Stopping()
+        self._background = Background() if background else None
+        self._written_s = 0.0  #: of writes that ended since the last row
+        self._made = False  #: a checkpoint, by this process
         self._log = MetricsLog(folder)
         self._samples = SampleRecorder(folder / "samples")
         self.cursor = 0  #: tasks taken for the steps that are trained
@@ -55,15 +61,43 @@ class RunRecord:
         row = {**values, **timer.take(), "memory/resident_bytes": resident_bytes()}
         generated = row.pop("tokens/generated", 0.0)
         row["tokens/generated_per_s"] = generated / max(row.get("time/rollout_s", 0.0), 1e-9)
+        if self._written_s and self._background is not None:
+            row["time/write_s"], self._written_s = self._written_s, 0.0
         self._log.write(step, row)
         self._say(time_table(row, step, self.steps))
+        if self._background is not None:
+            self._background.check()
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether a step is followed by a checkpoint."""
+        return step % every == 0 or step == self.steps or (self._stop.untimed and not self._made)
 
     def checkpoint(self, step: int) -> None:
-        """Write `checkpoints/step-...`; its marker, written last, carries the task cursor."""
-        facts = {"kind": "grpo", "cursor": self.cursor}
-        with writing_step(self.folder / "checkpoints", step, facts, self._keep_last) as folder:
-            self._save(folder)
-        self.last = step
+        """Write `checkpoints/step-...`, in the background where that is wanted; its marker, written last, carries the
+        task cursor. Raises what an earlier write raised: one is in flight, and one copy is held, at a time."""
+        began = time.monotonic()
+        self.wait()
+        facts, save = {"kind": "grpo", "cursor": self.cursor}, self._snapshot()
+        taken_s = time.monotonic() - began
+
+        def write() -> None:
+            with Timer().phase("write"):
+                started = time.monotonic()
+                with writing_step(self.folder / "checkpoints", step, facts, self._keep_last) as folder:
+                    save(folder)
+                self._written_s += time.monotonic() - started
+                self._stop.saved(taken_s + time.monotonic() - started)
+
+        if self._background is not None:
+            self._background.start(write)
+        else:
+            write()
+        self.last, self._made = step, True
+
+    def wait(self) -> None:
+        """Until the newest checkpoint is whole. Raises CheckpointError where it could not be written."""
+        if self._background is not None:
+            self._background.wait()
 
     def resume(self) -> tuple[Path | None, int, int]:
         """The newest valid checkpoint, its step and task cursor; what was recorded after it is taken back.
@@ -80,7 +114,23 @@ class RunRecord:
         return folder, step, cursor
 
     def close(self) -> None:
-        self._log.close()
+        try:
+            if self._background is not None:
+                self._background.close()
+        finally:
+            self._log.close()
+
+    def __enter__(self) -> RunRecord:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        """What ended the run is raised; that its newest checkpoint could not be written either is said beside it."""
+        try:
+            self.close()
+        except CheckpointError as error:
+            if kind is None:
+                raise
+            self._say(str(error))
 
 
 def describe(scored: Sequence[ScoredGroup]) -> dict[str, float]:

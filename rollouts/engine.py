@@ -9,6 +9,8 @@ from typing import Protocol
 from assay.types import Completion
 from rollouts.weights import SyncReport, WeightBundle
 
+SLEPT = "the engine slept, and what it held is gone: it may answer once weights have come and are proved"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -27,12 +29,21 @@ class Engine(Protocol):
         """G completions for each prompt (token ids), in the order of the prompts. Raises InfraFailure."""
         ...
 
-    def load_weights(self, bundle: WeightBundle) -> SyncReport:
-        """Take over the weights and say, tensor by tensor, whether they are held. Raises WeightMismatch."""
+    def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
+        """Take the next bucket of a version; after the last, say whether all of it is held. Raises WeightMismatch."""
         ...
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of every token but the first, [len - 1] each: the probe that proves the computation."""
+        ...
+
+    def sleep(self) -> None:
+        """Give back what memory can be given back, weights and KV cache. What it held is gone: until weights come and
+        are proved, `generate` and `score` raise WeightMismatch."""
+        ...
+
+    def wake_up(self) -> None:
+        """Take memory again, so that weights can come."""
         ...
 
     def close(self) -> None:

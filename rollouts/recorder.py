@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,9 @@ COLUMNS = {
     "seconds": "double",
 }
 
+#: stand behind them where the engine told the experts it chose: see `assay.types.RoutedExperts`
+EXPERT_COLUMNS = {"experts": "binary", "experts_shape": "list<int32>"}
+
 
 class SampleRecorder:
     """Writes the samples of each step into `folder`."""
@@ -65,7 +68,8 @@ class SampleRecorder:
         import pyarrow.parquet as pq
 
         rows = [row for group in _groups(scored, advantages, prompts, mismatch) for row in _rows(step, *group)]
-        table = pa.Table.from_pylist(rows, schema=_schema())
+        routed = any(c.experts is not None for group in scored for c in group.group.completions)
+        table = pa.Table.from_pylist(rows, schema=_schema({**COLUMNS, **EXPERT_COLUMNS} if routed else COLUMNS))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:05d}.parquet"
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -100,12 +104,19 @@ def read_samples(folder: str | Path, steps: Sequence[int] | None = None) -> list
     return rows
 
 
+def has_experts(folder: str | Path, step: int) -> bool:
+    """Whether the samples of a step hold the experts that the engine chose."""
+    import pyarrow.parquet as pq
+
+    return "experts" in pq.read_schema(Path(folder) / f"step-{step:05d}.parquet").names
+
+
 def _files(folder: Path) -> list[tuple[int, Path]]:
     found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("step-*.parquet")]
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def _schema() -> Any:
+def _schema(columns: Mapping[str, str]) -> Any:
     import pyarrow as pa
 
     types = {
@@ -115,8 +126,9 @@ def _schema() -> Any:
         "list<string>": pa.list_(pa.string()),
         "list<int32>": pa.list_(pa.int32()),
         "list<float>": pa.list_(pa.float32()),
+        "binary": pa.binary(),
     }
-    return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    return pa.schema([(name, types[kind]) for name, kind in columns.items()])
 
 
 def _groups(
@@ -163,6 +175,8 @@ def _said(completion: Completion) -> dict[str, Any]:
         "finish_reason": completion.finish_reason.value,
         "policy_version_min": oldest,
         "policy_version_max": newest,
+        "experts": completion.experts and completion.experts.ids,
+        "experts_shape": completion.experts and list(completion.experts.shape),
     }
 
 

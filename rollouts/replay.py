@@ -1,7 +1,7 @@
 """A recorded run in the place of the engines: the same completions for the same tasks, in the same order.
 
     replay = Replay(tokenizer, "runs/x/grpo/samples")
-    groups = replay.generate(tasks, sampling)     # what was sampled then, with its tokens and log-probabilities
+    groups = replay.generate(tasks, sampling)     # what was sampled then: tokens, log-probabilities, experts
 
 Texts are decoded anew from the tokens, so that the reward workers see what they saw then.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import DataError
-from assay.types import Completion, FinishReason, RolloutGroup, Task
+from assay.types import Completion, FinishReason, RolloutGroup, RoutedExperts, Task
 from rollouts.config import ProofConfig
 from rollouts.engine import Sampling
 from rollouts.pool import RolloutPool
@@ -70,4 +70,12 @@ def _completion(row: dict[str, Any], folder: Path) -> Completion:
         text="",
         finish_reason=FinishReason(row["finish_reason"]),
         policy_version=(row["policy_version_min"], row["policy_version_max"]),
+        experts=_experts(row),
     )
+
+
+def _experts(row: dict[str, Any]) -> RoutedExperts | None:
+    if row.get("experts") is None:
+        return None
+    positions, layers, each = row["experts_shape"]
+    return RoutedExperts(shape=(positions, layers, each), ids=row["experts"])

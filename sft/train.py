@@ -37,7 +37,8 @@ from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack
 from assay.policy import Dtype, load_policy, load_tokenizer, save_policy
-from assay.sharded import load_model_state, load_optimizer_state, whole
+from assay.sharded import any_rank, load_model_state, load_optimizer_state, whole
+from assay.stopping import Stopping
 from sft.balance import routing, sequence_balance
 from sft.config import SFTConfig
 from sft.data import Dialogue, Example, encode_examples
@@ -56,12 +57,14 @@ def train_sft(
     out_dir: str | Path,
     log: Log = lambda row: None,
     dtype: Dtype = "float32",
-) -> Path:
+    stop: Stopping | None = None,
+) -> Path | None:
     """Train the policy in `policy_dir` on `dialogues`; returns the folder of the result, `out_dir/policy`.
 
-    A run that was interrupted goes on from its last complete checkpoint and ends with the same weights as one that
-    was not. `log` gets one row per step: step (from 1), steps, loss, learning_rate, tokens (so far), tokens_per_s,
-    grad_norm, balance_loss where the policy has routers, and heldout_loss where it was measured.
+    None where `stop` said so first; then the newest checkpoint is of the last step. A run that was interrupted goes on
+    from its last complete checkpoint and ends with the same weights as one that was not. `log` gets one row per step:
+    step (from 1), steps, loss, learning_rate, tokens (so far), tokens_per_s, grad_norm, balance_loss where the policy
+    has routers, and heldout_loss where it was measured.
     """
     result = Path(out_dir) / "policy"
     tokenizer = load_tokenizer(policy_dir)
@@ -76,16 +79,22 @@ def train_sft(
         return result
 
     trainer = SFTTrainer(config, policy_dir, dtype, tokenizer)
-    trainer.resume(Path(out_dir) / "checkpoints", facts)
+    checkpoints, stop = Path(out_dir) / "checkpoints", stop or Stopping()
+    trainer.resume(checkpoints, facts)
     heldout_loss = math.nan
     for step in range(trainer.step, len(plan)):
+        if any_rank(trainer.accelerator, stop()):
+            trainer.checkpoint(checkpoints, facts)
+            return None
         row = trainer.train_step([train[i] for i in plan[step]], learning_rate(step, len(plan), config))
         last = step + 1 == len(plan)
         if heldout and (last or _due(config.evaluate_every, step + 1)):
             row["heldout_loss"] = heldout_loss = trainer.mean_loss(heldout)
         log({"step": step + 1, "steps": len(plan), **row})
-        if not last and _due(config.checkpoint_every, step + 1):
-            trainer.checkpoint(Path(out_dir) / "checkpoints", facts)
+        due = _due(config.checkpoint_every, step + 1) or any_rank(trainer.accelerator, stop.untimed)
+        if not last and due:
+            with stop.saving():
+                trainer.checkpoint(checkpoints, facts)
     state = whole(trainer.policy.state_dict(), trainer.accelerator.is_main_process)
     if trainer.accelerator.is_main_process:
         with writing(result, {**facts, "tokens": trainer.tokens, "heldout_loss": _finite(heldout_loss)}) as folder:
@@ -105,6 +114,7 @@ class SFTTrainer:
         self.config, self.tokenizer = config, tokenizer
         self.step = 0
         self.tokens = 0
+        self._saved = 0  # the step of the newest checkpoint
         # buffers are constants, and ranks may differ in how often they call forward
         self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
         policy = load_policy(policy_dir, dtype)
@@ -163,8 +173,13 @@ class SFTTrainer:
         return float(self.accelerator.reduce(total, "sum")) / sum(sum(e.loss_mask[1:]) for e in examples)
 
     def checkpoint(self, root: Path, facts: dict[str, Any]) -> None:
-        """Write everything a resumed run needs; the marker last. Every rank has to call it; the main process writes."""
-        main = self.accelerator.is_main_process
+        """Write everything a resumed run needs, the marker last; nothing where it is there already.
+
+        Every rank has to call it; the main process writes.
+        """
+        if self._saved == self.step:
+            return
+        self._saved, main = self.step, self.accelerator.is_main_process
         weights, optimizer = whole(self.policy.state_dict(), main), whole(self.optimizer.state_dict(), main)
         if main:
             with writing_step(root, self.step, facts, self.config.keep_last) as folder:
@@ -184,6 +199,7 @@ class SFTTrainer:
         load_optimizer_state(self.optimizer, state["optimizer"])
         restore_rng(state["rng"])
         self.step, self.tokens = int(read_marker(folder)["step"]), state["tokens"]
+        self._saved = self.step
 
     def _losses(self, micro: PackedBatch, targets: int, sequences: int) -> dict[str, Tensor]:
         """This micro-batch's share of the step's losses: sums over global counts."""

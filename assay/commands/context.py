@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from assay import config as configs
@@ -20,9 +20,12 @@ from assay.commands.schema import RunConfig
 from assay.errors import AssayError, ConfigError, DataError, boundary
 from assay.lineage import Lineage, data_entry
 from assay.report import write_report
+from assay.stopping import Limit
 from assay.types import Task
 from rollouts.config import TaskFile
 from rollouts.tasks import read_tasks
+
+MAY_DIFFER = ("run_dir", "max_hours")  #: from process to process: a run can be moved, and get more time
 
 
 def leave_report(folder: Path) -> None:
@@ -47,6 +50,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.folder = Path(self.config.run_dir)
+        self.limit = Limit(self.config.max_hours, monotonic())
         self.lineage = Lineage(self.folder)
 
     @classmethod
@@ -55,7 +59,8 @@ class Run:
         config = config.anchored()
         run = cls(config)
         kept = run.folder / "config.yaml"
-        made = [name for name in run.lineage.artifacts if name != "base" or config.policy.path is None]
+        given = {"replayed", *(["base"] if config.policy.path is not None else [])}
+        made = [name for name in run.lineage.artifacts if name not in given]
         made += ["grpo"] if (run.folder / "grpo" / "metrics.jsonl").is_file() else []
         if kept.exists() and made:
             changed = _differences(configs.read_tree(kept), json.loads(config.model_dump_json()))
@@ -175,12 +180,12 @@ def _load_generator(path: str) -> Any:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ; `run_dir` may, a run folder can be moved."""
+    """Dotted keys whose values differ; MAY_DIFFER may."""
     out = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             out += _differences(a, b, f"{prefix}{key}.")
-        elif a != b and f"{prefix}{key}" != "run_dir":
+        elif a != b and f"{prefix}{key}" not in MAY_DIFFER:
             out.append(f"{prefix}{key}")
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from assay import config as configs
 from assay.commands import stages
@@ -15,9 +16,9 @@ from evals.passk import EvalResult
 def main(arguments: argparse.Namespace) -> int:
     try:
         return _recipe(arguments)
-    except KeyboardInterrupt as interrupt:
-        again = " ".join(["assay recipe", arguments.config, *arguments.overrides])
-        raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; go on with: {again}") from None
+    except KeyboardInterrupt as stopped:
+        again = shlex.join(["assay", "recipe", arguments.config, *arguments.overrides])
+        raise KeyboardInterrupt(f"{str(stopped) or 'interrupted'}; go on with: {again}") from None
 
 
 def _recipe(arguments: argparse.Namespace) -> int:

@@ -13,9 +13,12 @@ from pathlib import Path
 from assay import metrics
 from assay.commands.context import Run, say
 from assay.commands.schema import RunConfig
+from assay.config import read_tree
 from assay.errors import ConfigError
-from rollouts.recorder import recorded_steps
+from rollouts.recorder import has_experts, recorded_steps
 
+REPLAYED = "replayed"  #: the recorded samples, in the lineage of a run made from them
+AGAIN = "a replay is not taken up again: start it anew, with another run_dir"
 COMPARED = ("loss/total", "reward/mean", "grad_norm", "mismatch/k3")
 
 
@@ -27,7 +30,14 @@ def replay(config: RunConfig, recorded: Path, train: Callable[..., int]) -> int:
         raise ConfigError(f"--replay {recorded}: no samples below {samples}; name the folder of a run with GRPO steps")
     if recorded.resolve() == Path(config.run_dir).resolve():
         raise ConfigError(f"--replay {recorded}: that is this configuration's run_dir; give it another: run_dir=FOLDER")
+    assert config.grpo is not None
+    if config.grpo.moe.replay == "r3" and not has_experts(samples, steps[0]):
+        raise ConfigError(
+            f"--replay {recorded}: its engine was not asked for the experts it chose, which grpo.moe.replay=r3 wants; "
+            f"replay it with grpo.moe.replay=off or r2, or record a run with rollouts.engine.return_experts=true"
+        )
     run = Run.open(_without_engine(config, recorded, len(steps)))
+    run.lineage.record(REPLAYED, kind="samples", path=samples.resolve())
     code = train(run, samples=samples)
     print(compared(recorded / "grpo" / "metrics.jsonl", run.folder / "grpo" / "metrics.jsonl"))
     return code
@@ -40,7 +50,7 @@ def _without_engine(config: RunConfig, recorded: Path, steps: int) -> RunConfig:
         "grpo": config.grpo.model_copy(update={"steps": min(config.grpo.steps, steps), "eval_every": 0})
     }
     own = recorded / "sft" / "policy"
-    if config.policy.path is None and own.is_dir():
+    if own.is_dir() and config.anchored().policy.path == read_tree(recorded / "config.yaml")["policy"]["path"]:
         say(f"replay: from {own}, the policy the recorded run began with")
         update["policy"] = config.policy.model_copy(update={"path": str(own.resolve()), "init": None})
     if config.reward_model_path is None and (recorded / "reward_model" / "reward_model.json").is_file():

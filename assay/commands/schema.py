@@ -27,6 +27,9 @@ class RunConfig(Section):
 
     run_dir: str = Field(description="everything the run leaves behind")
     seed: int = Field(default=0, ge=0)
+    max_hours: float | None = Field(
+        default=None, gt=0, description="of one process: stop before, with a checkpoint; taken up again it counts anew"
+    )
     policy: PolicyConfig
     tasks: TasksConfig
     sft: SFTConfig | None = None

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -15,13 +16,14 @@ from typing import Any
 
 from assay.checkpoint import writing
 from assay.commands.context import Run, say
-from assay.commands.fleet import Fleet, Interrupts
+from assay.commands.fleet import Fleet
 from assay.commands.ranks import everywhere, held
 from assay.errors import ConfigError, DataError
 from assay.lineage import data_entry
 from assay.metrics import MetricsLog
-from assay.policy import Dtype, check_folder, create_policy
+from assay.policy import check_folder, create_policy
 from assay.progress import Progress, progress
+from assay.stopping import Stopping
 from assay.types import ScoredGroup, Verdict
 from evals.evaluate import evaluate
 from evals.passk import EvalResult
@@ -92,20 +94,30 @@ def sft(run: Run, base: Path | str) -> Path:
     """Supervised fine-tuning on the demonstrations."""
     config = run.config.need("sft", "sft")
     out = run.folder / "sft"
-    data = [data_entry(run.demonstrations)]
+    data, stop = [data_entry(run.demonstrations)], Stopping(run.limit)
     with run.stage("sft", out / "policy", kind="policy", parents=["base"], data=data, config_section=config) as todo:
         if todo:
-            with training_log(out, "sft") as log:
+            with training_log(out, "sft") as log, stop:
                 seeded = config.model_copy(update={"seed": run.config.seed})
-                everywhere(partial(_sft, seeded, base, run.demonstrations, out, run.config.policy.dtype), log=log)
+                job = partial(_sft, seeded, base, run.demonstrations, out)
+                if everywhere(job, log=log, stop=stop) is None:
+                    raise KeyboardInterrupt(stop.why)
+    _before_the_next(stop)
     return out / "policy"
 
 
-def _sft(config: SFTConfig, base: Path | str, demonstrations: Path, out: Path, dtype: Dtype, **here: Any) -> None:
+def _sft(config: SFTConfig, base: Path | str, demonstrations: Path, out: Path, **here: Any) -> Path | None:
     from sft.data import read_dialogues
     from sft.train import train_sft
 
-    train_sft(config, base, read_dialogues(demonstrations), out, dtype=dtype, **here)
+    # policy.dtype is GRPO's, and held weights in 16 bits lose small updates
+    return train_sft(config, base, read_dialogues(demonstrations), out, dtype="float32", **here)
+
+
+def _before_the_next(stop: Stopping) -> None:
+    """A stage that was asked to stop in its last step is whole, and nothing follows it."""
+    if stop.asked:
+        raise KeyboardInterrupt(stop.why)
 
 
 def preferences(run: Run, fleet: Fleet) -> Path:
@@ -134,7 +146,10 @@ def _sample_preferences(run: Run, fleet: Fleet, config: Any, folder: Path) -> No
     )
     scored: list[ScoredGroup] = []
     with progress(len(tasks), "preferences") as bar:
+        stop = Stopping(run.limit)  # SIGINT and SIGTERM stop at once: there is no checkpoint of samples to wait for
         for first in range(0, len(tasks), CHUNK):
+            if stop():
+                raise KeyboardInterrupt(stop.why)
             chunk = tasks[first : first + CHUNK]
             drawn = replace(drawing, seed=drawing.seed + first)
             scored += fleet.rewards.judge(fleet.rollouts.generate(chunk, drawn))
@@ -206,6 +221,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         pad_id=fleet.tokenizer.pad_token_id,
         lora=run.config.policy.lora,
         experts=run.config.policy.experts,
+        attention=run.config.policy.attention,
     )
     trainer: PolicyTrainer = held(make)
     tasks, left_out = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
@@ -213,11 +229,15 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         say(f"tasks: {left_out} of {len(tasks) + left_out} left out, their prompts are longer than "
             f"max_prompt_tokens={sampling.max_prompt_tokens}")  # fmt: skip
 
-    def save(folder: Path) -> None:
-        trainer.save(folder)
-        fleet.tokenizer.save_pretrained(str(folder / "model"))
-
-    record = RunRecord(out, config.steps, keep_last=config.keep_last, save=save)
+    stop = Stopping(run.limit)
+    record = RunRecord(
+        out,
+        config.steps,
+        keep_last=config.keep_last,
+        snapshot=_snapshots(trainer, fleet.tokenizer, copied=config.checkpoint_async),
+        background=config.checkpoint_async,
+        stop=stop,
+    )
     first, cursor = 0, 0
     if resume:
         checkpoint, first, cursor = record.resume()
@@ -230,25 +250,42 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         rewards=fleet.rewards,
         trainer=trainer,
         sync=lambda: fleet.update(trainer),
+        rest=fleet.rest,
         evaluate=_during(run, fleet) if run.has_heldout() else None,
     )
-    with run.stage("grpo", out / "policy", kind="policy", parents=[parent], data=[run.data_row("train")],
+    parents = [parent, *({"replayed"} & run.lineage.artifacts.keys())]
+    with run.stage("grpo", out / "policy", kind="policy", parents=parents, data=[run.data_row("train")],
                    config_section=config) as todo:  # fmt: skip
         if not todo:
             return out / "policy"
-        with Interrupts() as interrupts:
-            done = loop.run(
-                config, sampling, parts, record, seed=run.config.seed, start=first, stop=lambda: interrupts.asked
-            )
-        if done < config.steps:
-            if record.last is None or record.last < done:
-                record.checkpoint(done)
-            raise KeyboardInterrupt
+        with record, stop:
+            done = loop.run(config, sampling, parts, record, seed=run.config.seed, start=first, stop=stop)
+            if done < config.steps:
+                if record.last is None or record.last < done:
+                    record.checkpoint(done)
+                record.wait()
+                raise KeyboardInterrupt(stop.why)
         with writing(out / "policy", {"kind": "policy", "steps": done}) as folder:
             trainer.export(folder)
             fleet.tokenizer.save_pretrained(str(folder))
-    record.close()
+    _before_the_next(stop)
     return out / "policy"
+
+
+def _snapshots(trainer: Any, tokenizer: Any, *, copied: bool) -> Callable[[], Callable[[Path], None]]:
+    """What `RunRecord` takes of a trainer: its state, with a tokenizer beside the weights."""
+    own = deepcopy(tokenizer)  # one that encodes in another thread cannot be read meanwhile
+
+    def snapshot() -> Callable[[Path], None]:
+        save = trainer.snapshot(copied=copied)
+
+        def write(folder: Path) -> None:
+            save(folder)
+            own.save_pretrained(str(folder / "model"))
+
+        return write
+
+    return snapshot
 
 
 def _during(run: Run, fleet: Fleet) -> Any:
@@ -279,30 +316,35 @@ def reward_model(run: Run, rows: Path) -> Path:
     if not (rows / "rows.jsonl").is_file():
         raise ConfigError(f"{run.folder} holds no judged samples yet: run `assay preferences` first")
     out = run.folder / "reward_model"
-    data = [data_entry(rows / "rows.jsonl")]
+    data, stop = [data_entry(rows / "rows.jsonl")], Stopping(run.limit)
     with run.stage(
         "reward_model", out, kind="reward model", parents=["sft", "preferences"], data=data, config_section=config
     ) as todo:
         if todo:
             logs = run.folder / "reward_model_log"
-            with training_log(logs, "reward model") as log:
+            with training_log(logs, "reward model") as log, stop:
                 seeded = config.model_copy(update={"seed": run.config.seed})
                 tuned = run.folder / "sft" / "policy"
-                everywhere(
-                    partial(_reward_model, seeded, tuned, rows / "rows.jsonl", out, run.config.policy.dtype), log=log
-                )
+                job = partial(_reward_model, seeded, tuned, rows / "rows.jsonl", out, logs / "checkpoints")
+                if everywhere(job, log=log, stop=stop) is None:
+                    raise KeyboardInterrupt(stop.why)
             (logs / "metrics.jsonl").replace(out / "metrics.jsonl")
             shutil.rmtree(logs)
     facts = json.loads((out / "reward_model.json").read_text(encoding="utf-8"))
     say(f"reward model: held-out accuracy {facts.get('heldout_accuracy')}, base rate {facts.get('base_rate')}")
+    _before_the_next(stop)
     return out
 
 
-def _reward_model(config: RewardModelConfig, tuned: Path, rows: Path, out: Path, dtype: Dtype, **here: Any) -> None:
+def _reward_model(
+    config: RewardModelConfig, tuned: Path, rows: Path, out: Path, checkpoints: Path, **here: Any
+) -> Path | None:
     from rewards.model.data import read_samples
     from rewards.model.train import train_reward_model
 
-    train_reward_model(config, tuned, read_samples(rows), out, dtype=dtype, **here)
+    # policy.dtype is GRPO's, and held weights in 16 bits lose small updates
+    samples = read_samples(rows)
+    return train_reward_model(config, tuned, samples, out, dtype="float32", checkpoints=checkpoints, **here)
 
 
 @contextmanager

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from hashlib import sha256
 from pathlib import Path
 
 from assay import config as configs
+from assay.checkpoint import latest_valid
 from assay.commands import stages
 from assay.commands.context import Run, leave_report
 from assay.commands.fleet import fleet
-from assay.commands.replay import replay
+from assay.commands.replay import AGAIN, REPLAYED, replay
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError, InfraFailure
+from assay.policy import check_folder
+from assay.sizes import check_alike
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -32,7 +36,16 @@ def main(arguments: argparse.Namespace) -> int:
         config.need("grpo", "grpo")
         if arguments.replay is not None:
             return replay(config, Path(arguments.replay), _grpo)
-    run = Run.open(config)
+    try:
+        return _stage(arguments, Run.open(config))
+    except KeyboardInterrupt as stopped:
+        if arguments.command == "grpo":  # says itself how to go on
+            raise
+        again = shlex.join(["assay", arguments.command, arguments.config, *arguments.overrides])
+        raise KeyboardInterrupt(f"{str(stopped) or 'stopped'}; go on with: {again}") from None
+
+
+def _stage(arguments: argparse.Namespace, run: Run) -> int:
     return {"sft": _sft, "preferences": _preferences, "reward-model": _reward_model, "grpo": _grpo}.get(
         arguments.command, lambda run: _eval(run, arguments.policy)
     )(run)
@@ -57,8 +70,12 @@ def _reward_model(run: Run) -> int:
 
 def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
     """On the run's own SFT policy where there is one, else on policy.path."""
+    if samples is None and REPLAYED in run.lineage.artifacts:
+        made = run.lineage.artifacts[REPLAYED]["path"]
+        raise ConfigError(f"{run.folder}: made by --replay from {made}, and {AGAIN}")
     if not resume and (run.folder / "grpo" / "metrics.jsonl").is_file():
-        raise ConfigError(f"{run.folder} holds a GRPO run; take it up with --resume {run.folder}, or choose another")
+        remedy = AGAIN if samples is not None else f"take it up with --resume {run.folder}, or choose another"
+        raise ConfigError(f"{run.folder} holds a GRPO run; {remedy}")
     if resume and not (run.folder / "grpo" / "metrics.jsonl").is_file():
         raise ConfigError(f"{run.folder}: no GRPO step was made here, so nothing to resume; run `assay grpo CONFIG`")
     stages.check_tasks(run)
@@ -70,9 +87,10 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
             f"rewards.reward={run.config.rewards.reward} needs a reward model: set reward_model_path, or run "
             f"`assay reward-model` first"
         )
+    _look_before_the_fleet(run, start, reward_model, resume)
     then = f"go on with: assay grpo --resume {run.folder}"
     if samples is not None:  # a resumed one would draw anew
-        then = "a replay is not taken up again: start it anew, with another run_dir"
+        then = AGAIN
     try:
         with fleet(run.config, start, samples) as machines:
             if reward_model is not None:
@@ -80,8 +98,8 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
             print(stages.grpo(run, machines, start, parent, resume=resume))
     except InfraFailure as failure:
         raise InfraFailure(f"{failure}; {then}") from None
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"{interrupt or 'stopped'}; {then}") from None
+    except KeyboardInterrupt as stopped:
+        raise KeyboardInterrupt(f"{str(stopped) or 'stopped'}; {then}") from None
     finally:
         if (run.folder / "grpo" / "metrics.jsonl").is_file():
             leave_report(run.folder)
@@ -92,12 +110,23 @@ def _eval(run: Run, policy: str | None) -> int:
     chosen = policy or run.config.policy.path
     if chosen is None:
         raise ConfigError("name the checkpoint with --policy FOLDER, or set policy.path")
+    check_folder(chosen)
     with fleet(run.config, chosen) as machines:
         where = str(Path(chosen).resolve() if Path(chosen).exists() else chosen)
         name = "-".join([*Path(chosen).parts[-2:], sha256(where.encode()).hexdigest()[:6]]).strip("/")
         result = stages.evaluation(run, machines, name, chosen, again=True)
     print(f"greedy {result.greedy}, sampled {result.sampled}")
     return 0
+
+
+def _look_before_the_fleet(run: Run, start: Path | str, reward_model: Path | str | None, resume: bool) -> None:
+    """What would end the run in half a minute, said now. Raises CheckpointError."""
+    check_folder(start)
+    if reward_model is not None:
+        check_folder(reward_model, "ForSequenceClassification")
+    newest = latest_valid(run.folder / "grpo" / "checkpoints") if resume else None
+    if newest is not None and Path(start).is_dir():
+        check_alike(newest / "model", Path(start))
 
 
 def _existing(folder: Path) -> Path | None:

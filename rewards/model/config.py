@@ -34,5 +34,7 @@ class RewardModelConfig(Section):
     grad_clip: float = Field(default=1.0, gt=0)
     micro_batch_tokens: int = Field(default=8192, ge=1)
     max_length: int = Field(default=8192, ge=2, description="longer samples are left out and counted")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    keep_last: int = Field(default=2, ge=1)
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of the tasks kept for the report")
     seed: int = 0

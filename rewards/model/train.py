@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -14,12 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.checkpoint import writing
-from assay.errors import DataError, TrainingDiverged
+from assay.checkpoint import (
+    latest_valid,
+    load_state,
+    read_marker,
+    restore_rng,
+    rng_state,
+    save_state,
+    writing,
+    writing_step,
+)
+from assay.errors import CheckpointError, DataError, TrainingDiverged
 from assay.optimization import adamw, set_rate, warmup_cosine
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import Dtype, load_tokenizer
-from assay.sharded import whole
+from assay.sharded import any_rank, load_model_state, load_optimizer_state, whole
+from assay.stopping import Stopping
 from rewards.model.config import RewardModelConfig
 from rewards.model.data import Sample, split_by_task, usable
 from rewards.model.losses import LOSSES
@@ -36,8 +47,13 @@ def train_reward_model(
     out_dir: str | Path,
     log: Log = lambda row: None,
     dtype: Dtype = "float32",
-) -> Path:
+    checkpoints: Path | None = None,
+    stop: Stopping | None = None,
+) -> Path | None:
     """Train on most tasks, measure on the others, write the folder `out_dir`; returns it.
+
+    With `checkpoints`, a folder, an interrupted training goes on from the newest one there and ends with the same
+    weights; None is returned where `stop` said so before the last step.
 
     `reward_model.json` holds heldout_accuracy, heldout_auc, heldout_pair_accuracy, heldout_calibration_error,
     base_rate, the same per source, and every count. `log` gets one row per step: step (from 1), steps, loss,
@@ -51,15 +67,8 @@ def train_reward_model(
     if not plan:
         raise DataError("no task has both a passing and a failing completion; the pairwise loss has nothing to compare")
     trainer = RewardModelTrainer(config, sft_dir, dtype)
-    for step, batch in enumerate(plan):
-        rate = warmup_cosine(
-            step,
-            len(plan),
-            peak=config.learning_rate,
-            warmup_steps=round(config.warmup_ratio * len(plan)),
-            final_ratio=0.0,
-        )
-        log({"step": step + 1, "steps": len(plan), **trainer.train_step(batch, rate)})
+    if not _train(trainer, plan, log, checkpoints, _fingerprint(config, kept), stop or Stopping()):
+        return None
     facts = {
         "loss": config.loss,
         **measure(trainer.score(held), held),
@@ -75,6 +84,46 @@ def train_reward_model(
             (folder / "reward_model.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return Path(out_dir)
+
+
+def _train(
+    trainer: RewardModelTrainer,
+    plan: Sequence[list[list[Sample]]],
+    log: Log,
+    root: Path | None,
+    fingerprint: str,
+    stop: Stopping,
+) -> bool:
+    """The steps of the plan, from the newest checkpoint below `root` on; False where `stop` said so before the last."""
+    config = trainer.config
+    first = trainer.resume(root, fingerprint) if root is not None else 0
+    for step, batch in enumerate(plan[first:], start=first):
+        if any_rank(trainer.accelerator, stop()):
+            if root is not None:
+                trainer.checkpoint(root, step, fingerprint)
+            return False
+        rate = warmup_cosine(
+            step,
+            len(plan),
+            peak=config.learning_rate,
+            warmup_steps=round(config.warmup_ratio * len(plan)),
+            final_ratio=0.0,
+        )
+        log({"step": step + 1, "steps": len(plan), **trainer.train_step(batch, rate)})
+        due = (step + 1) % config.checkpoint_every == 0 or any_rank(trainer.accelerator, stop.untimed)
+        if root is not None and due and step + 1 < len(plan):
+            with stop.saving():
+                trainer.checkpoint(root, step + 1, fingerprint)
+    return True
+
+
+def _fingerprint(config: RewardModelConfig, samples: Sequence[Sample]) -> str:
+    """What decides the outcome: the settings, less those that only decide when to save, and the data."""
+    settings = config.model_dump(exclude={"checkpoint_every", "keep_last"})
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for sample in samples:
+        digest.update(repr(sample).encode())
+    return digest.hexdigest()[:16]
 
 
 def plan_batches(samples: Sequence[Sample], config: RewardModelConfig) -> list[list[list[Sample]]]:
@@ -109,14 +158,14 @@ def measure(scores: Sequence[float], held: Sequence[Sample]) -> dict[str, Any]:
             [scores[i] for i in indices], [passed(held[i]) for i in indices], [held[i].task_id for i in indices]
         )
 
-    whole = part(range(len(held)))
+    altogether = part(range(len(held)))
     by_source = {
         source: part([i for i, s in enumerate(held) if s.source == source])
         for source in sorted({s.source for s in held})
     }
     return {
-        "base_rate": whole.pop("base_rate"),
-        **{f"heldout_{k}": v for k, v in whole.items()},
+        "base_rate": altogether.pop("base_rate"),
+        **{f"heldout_{k}": v for k, v in altogether.items()},
         "heldout_bins": calibration_bins(scores, [passed(s) for s in held]),
         "by_source": by_source,
     }
@@ -187,6 +236,32 @@ class RewardModelTrainer:
                 self.accelerator.backward(loss * world)  # DistributedDataParallel averages; the terms are global
             total += loss.detach()
         return self.accelerator.reduce(total, "sum")
+
+    def checkpoint(self, root: Path, step: int, fingerprint: str) -> None:
+        """Write everything a resumed training needs after `step` steps, the marker last. Every rank has to call it."""
+        main = self.accelerator.is_main_process
+        state = whole(self.network.classifier.state_dict(), main)
+        optimizer = whole(self.optimizer.state_dict(), main)
+        if main:
+            facts = {"kind": "reward_model", "fingerprint": fingerprint}
+            with writing_step(root, step, facts, self.config.keep_last) as folder:
+                self.network.save(self.tokenizer, folder, state)
+                save_state({"optimizer": optimizer, "rng": rng_state()}, folder / "trainer.pt")
+        self.accelerator.wait_for_everyone()
+
+    def resume(self, root: Path, fingerprint: str) -> int:
+        """Go on from the newest checkpoint below `root`; the steps it has done, 0 where there is none."""
+        folder = latest_valid(root)
+        if folder is None:
+            return 0
+        facts = read_marker(folder)
+        if facts.get("fingerprint") != fingerprint:
+            raise CheckpointError(f"{folder}: was made with other data or settings; remove {root} to start over")
+        state = load_state(folder / "trainer.pt")
+        load_model_state(self.network, RewardModel.load(folder).state_dict())
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        restore_rng(state["rng"])
+        return int(facts["step"])
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """Probabilities of passing, in the order of `samples`."""

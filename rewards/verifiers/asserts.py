@@ -24,16 +24,18 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from assay.errors import DataError
 from assay.types import Task, TestVerdict, Verdict
 from rewards import drivers
 from rewards.languages import LANGUAGES, Language, find
-from rewards.records import Judge, verdicts
+from rewards.records import Judge
 from rewards.sandbox.base import Limits
 from rewards.values import BadValue, decode, parse, parts
 from rewards.verifiers.base import Bench, Judged, limits_of, overall, record_of, test_list
+from rewards.verifiers.called import Called, judge_calls
 
 COMPARED_INSIDE = "compared inside the box"
 
@@ -91,24 +93,28 @@ class AssertsVerifier:
         return LANGUAGES["python"]
 
     def judge(self, task: Task, program: str, bench: Bench) -> Judged:
-        """Evaluate every assertion's expression in a child of its own, all in one box."""
+        """Evaluate every assertion's expression in a box of its own, unless the bench says one for all."""
         plan = read(task)
         limits = bench.limits_for(plan.limits)
         isolation = str(bench.sandbox.isolation)
         key = ("asserts", task.id, plan.prelude, plan.setup, tuple(check.whole for check in plan.checks))
         checks = bench.keep(key, lambda: _with_expected(bench, limits, plan))
         sources = {"prelude": plan.prelude, "answer": program, "setup": plan.setup}
-        run, report = drivers.call_python(bench, limits, sources, [check.expression for check in checks])
-        if report.no_program is not None:
+        called = Called(
+            calls=partial(drivers.call_python, bench, limits, sources),
+            tests=[check.expression for check in checks],
+            judges=[_judge(check) for check in checks],
+            limits=limits,
+        )
+        no_program, found = judge_calls(bench, called)
+        if no_program is not None:
             each = TestVerdict(verdict=Verdict.CE, detail="no program to run")
-            return Judged(
-                verdict=Verdict.CE, tests=(each,) * len(checks), detail=report.no_program, isolation=isolation
-            )
+            return Judged(verdict=Verdict.CE, tests=(each,) * len(checks), detail=no_program, isolation=isolation)
         tests = tuple(
             replace(test, detail="; ".join(filter(None, (test.detail, COMPARED_INSIDE))))
             if check.compare == "truth"
             else test
-            for check, test in zip(checks, verdicts(run, report, [_judge(check) for check in checks]), strict=True)
+            for check, test in zip(checks, found, strict=True)
         )
         verdict, detail = overall(tests)
         return Judged(verdict=verdict, tests=tests, detail=detail, isolation=isolation)

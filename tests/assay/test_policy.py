@@ -137,3 +137,13 @@ def test_vllm_loads_the_folder_and_generates(folder: Path, monkeypatch: pytest.M
         [{"prompt_token_ids": [0, 10, 11]}], vllm.SamplingParams(max_tokens=5, ignore_eos=True), use_tqdm=False
     )
     assert len(out[0].outputs[0].token_ids) == 5
+
+
+def test_the_tokenizer_of_another_model_is_refused_before_anything_is_started(folder: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folder, mixed)
+    load_tokenizer(mixed)
+    words = [f"one{i} two{i} three{i}" for i in range(200)]
+    train_tokenizer(words, vocab_size=600).save_pretrained(mixed)
+    with pytest.raises(CheckpointError, match=r"tokenizer has \d+ tokens and its model embeds 3\d\d: that is another"):
+        load_tokenizer(mixed)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 import yaml
 
 import grpo.cluster
+from assay import checkpoint
 from assay.chat import encode_prompt
 from assay.checkpoint import latest_valid, load_state, writing
 from assay.commands import stages
@@ -28,7 +31,7 @@ from rollouts.config import TaskFile
 from rollouts.recorder import read_samples
 from rollouts.tasks import read_tasks
 from tests.chaos.engine import ANSWERS, HoldingEngineActor, key
-from tests.chaos.saboteur import Order, Saboteur
+from tests.chaos.saboteur import WITHIN_S, Order, Saboteur
 from tests.tiny_tasks import SIGNS, _answer, generate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,10 +116,20 @@ def _digest(state: Any) -> str:
     return made.hexdigest()
 
 
+def _late(write_marker: Callable[..., None]) -> Callable[..., None]:
+    def write(*given: Any) -> None:
+        time.sleep(WITHIN_S)
+        write_marker(*given)
+
+    return write
+
+
 def main(config: str, phase: str, turn: str, seed: str) -> int:
     from assay.cli import main as assay
 
     torch.set_num_threads(1)
+    if phase == "write":  # which would be over in a tiny run before the moment comes
+        checkpoint._write_marker = _late(checkpoint._write_marker)  # type: ignore[assignment]
     grpo.cluster.EngineActor = HoldingEngineActor  # type: ignore[misc]
     with Saboteur([Order("driver", phase, int(turn))], int(seed)).at_work():
         return assay(["grpo", config])

@@ -25,6 +25,7 @@ import torch
 
 import grpo.cluster
 from assay import metrics
+from assay.checkpoint import step_folder
 from assay.commands.fleet import Fleet, fleet
 from tests.chaos import rig
 from tests.chaos.engine import HoldingEngineActor
@@ -116,7 +117,9 @@ def test_workers_killed_in_every_phase_leave_no_trace(chaos: Rig):
 
 @pytest.mark.parametrize("seed", [0])
 def test_a_killed_driver_is_taken_up_again_to_the_same_weights(chaos: Rig, seed: int):
-    killed_and_resumed(chaos, "checkpoint", 2, seed)
+    """While its second checkpoint is being written, beside the next step: only the first is valid then."""
+    left = killed_and_resumed(chaos, "write", 2, seed)
+    assert left == [step_folder(Path(), 2), Path(".step-00000004.partial")]
 
 
 def test_the_recorded_samples_replayed_without_an_engine_give_the_same_run(chaos: Rig):
@@ -155,13 +158,16 @@ def test_matrix_of_workers(chaos: Rig, victim: str, phase: str, seed: int):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("phase", ["rollout", "reward", "update", "sync", "checkpoint"])
+@pytest.mark.parametrize("phase", ["rollout", "reward", "update", "sync", "checkpoint", "write"])
 def test_matrix_of_drivers(chaos: Rig, phase: str, seed: int):
-    killed_and_resumed(chaos, phase, 2 if phase == "checkpoint" else 3, seed)
+    killed_and_resumed(chaos, phase, 2 if phase in ("checkpoint", "write") else 3, seed)
 
 
-def killed_and_resumed(chaos: Rig, phase: str, turn: int, seed: int) -> None:
-    """A process of its own runs `assay grpo`, kills itself, leaves no process behind, and is taken up here."""
+def killed_and_resumed(chaos: Rig, phase: str, turn: int, seed: int) -> list[Path]:
+    """A process of its own runs `assay grpo`, kills itself, leaves no process behind, and is taken up here.
+
+    Returns what stood among the checkpoints when it was dead.
+    """
     name = f"driver-{phase}-{seed}"
     config = chaos.folder / f"{name}.yaml"
     config.write_text(chaos.config.read_text().replace(str(chaos.folder / "quiet"), str(chaos.folder / name)))
@@ -184,6 +190,7 @@ def killed_and_resumed(chaos: Rig, phase: str, turn: int, seed: int) -> None:
     assert family and not left, f"still running: {left}"
     recorded = (chaos.folder / name / "grpo" / "metrics.jsonl").read_text().count("\n")
     assert recorded < rig.STEPS and not (chaos.folder / name / "grpo" / "policy").exists()
+    kept = sorted((chaos.folder / name / "grpo" / "checkpoints").glob("*"), reverse=True)
     started = time.monotonic()
     resumed = chaos.train(name, resume=True)
     for part, value in chaos.quiet.items():
@@ -191,3 +198,4 @@ def killed_and_resumed(chaos: Rig, phase: str, turn: int, seed: int) -> None:
     print(
         f"\ndriver killed in {phase} {turn}: {recorded} steps recorded, {time.monotonic() - started:.1f} s to the end"
     )
+    return [Path(path.name) for path in kept]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from assay.errors import EnvironmentProblem, InfraFailure
 from assay.types import Completion, FinishReason, RolloutGroup, Verdict
 from grpo import versions
-from grpo.cluster import Cluster, _about
+from grpo.cluster import STRANGERS, Cluster, _about, _knock
 from grpo.config import ClusterConfig
 from rewards.config import RewardsConfig
 from rollouts.config import EngineConfig, RolloutConfig, TaskFile
@@ -105,7 +112,7 @@ def test_a_cluster_that_is_too_small_says_what_is_missing_at_once(cluster: Clust
     assert cluster.missing() == ""
 
 
-def test_a_device_that_is_not_there_is_missing_and_a_wide_engine_is_refused(cluster: Cluster, monkeypatch):
+def test_a_device_that_is_not_there_is_missing_and_an_uneven_engine_is_refused(cluster: Cluster, monkeypatch):
     wide = RolloutConfig(engine=EngineConfig(kind="fake"))
     monkeypatch.setattr(cluster, "config", ClusterConfig(engine_resources={"tpu": 2}))
     with pytest.raises(
@@ -113,8 +120,9 @@ def test_a_device_that_is_not_there_is_missing_and_a_wide_engine_is_refused(clus
     ):
         cluster.rollouts("nowhere", wide, None, max_model_len=8)
     monkeypatch.setattr(cluster, "config", ClusterConfig(engine_gpus=2))
-    with pytest.raises(EnvironmentProblem, match="planned for but not started"):
-        cluster.rollouts("nowhere", RolloutConfig(), None, max_model_len=8)
+    uneven = RolloutConfig(engine=EngineConfig(tensor_parallel=4))
+    with pytest.raises(EnvironmentProblem, match="tensor_parallel=4 with cluster.engine_gpus=2: .* make them equal"):
+        cluster.rollouts("nowhere", uneven, None, max_model_len=8)
 
 
 def test_other_versions_on_a_node_are_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch):
@@ -178,6 +186,88 @@ def test_the_watchdog_names_the_task_of_an_engine_call():
     assert _about(([(5, 6), (7,)], None), names) == " of task 't/9' and 1 more"
     assert _about(([(7,), (5, 6)], None), names) == " of 2"
     assert _about((), names) == ""
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        (b"", "it takes the connection and says nothing for 1 s"),
+        (b"220 mail.example ESMTP\r\n" * 3, "Failed parsing HTTP/2"),
+        (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "http1.x server"),
+    ],
+)
+def test_a_stranger_at_the_address_of_a_cluster_is_told_from_one(says: bytes, told: str, monkeypatch):
+    monkeypatch.setattr("grpo.cluster.KNOCK_S", 1.0)
+    monkeypatch.setitem(
+        STRANGERS, grpc.StatusCode.DEADLINE_EXCEEDED, "it takes the connection and says nothing for 1 s"
+    )
+    taken: list[socket.socket] = []
+
+    def answer(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # closed, at the end
+            while True:
+                taken.append(server.accept()[0])
+                taken[-1].sendall(says)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(EnvironmentProblem) as caught:
+            Cluster(ClusterConfig(address=address)).__enter__()
+        server.shutdown(socket.SHUT_RDWR)
+    for connection in taken:
+        connection.close()
+    said = str(caught.value)
+    assert f"what listens at {address} is no Ray cluster: " in said and told in said and "\n" not in said
+    assert said.endswith(f"cluster.address={address}: is a cluster of our version there?")
+
+
+def test_another_grpc_server_is_a_stranger_and_the_head_of_a_cluster_is_none(cluster: Cluster):
+    import ray
+
+    _knock(ray.get_runtime_context().gcs_address)
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with pytest.raises(ConnectionError, match="speaks gRPC and does not know what Ray's head knows"):
+        _knock(f"127.0.0.1:{port}")
+    server.stop(None)
+
+
+FULL = """
+import numpy, sys
+from grpo.cluster import Cluster
+from grpo.config import ClusterConfig
+from rollouts.config import EngineConfig, RolloutConfig
+
+class Tokenizer:
+    eos_token_id = 1
+
+with Cluster(ClusterConfig(object_store_gib=0.08)) as cluster:
+    pool = cluster.rollouts("x", RolloutConfig(engine=EngineConfig(kind="fake")), Tokenizer(), max_model_len=8)
+    engine = pool._engines[0]
+    try:
+        engine.score([numpy.zeros(1000, dtype="uint8")], numpy.zeros(150 << 20, dtype="uint8"))
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+    print(len(engine.score([[1, 2, 3]])[0]), pool.recoveries)
+    pool.close()
+"""
+
+
+def test_a_full_object_store_is_told_as_one_and_no_engine_is_killed_for_it():
+    """Ray takes the disk for full, as it does when hardly any is left; the message is 150 MiB to a store of 80."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL], env={**os.environ, "RAY_local_fs_capacity_threshold": "0.0001"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    said, alive = done.stdout.splitlines()
+    assert said == (
+        "EnvironmentProblem: rollouts/0: no room for score of 1: Ray's object store is full, and so is the disk below "
+        "its temporary folder (Local disk is full); free space there, or raise cluster.object_store_gib"
+    )
+    assert alive == "2 []"
 
 
 def test_a_cluster_that_cannot_be_reached_is_one_line():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,10 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from assay.checkpoint import latest_valid, step_folder
 from assay.errors import CheckpointError, InfraFailure, TrainingDiverged
 from assay.metrics import undocumented
+from assay.stopping import Limit, Stopping
 from assay.types import RolloutGroup, ScoredGroup, Task
 from grpo import loop
 from grpo.batch import TrainBatch, build_batch, estimate_advantages
@@ -71,6 +76,9 @@ class FakeTrainer:
     def save(self, folder: Path) -> None:
         (folder / "state.json").write_text(json.dumps([self.version, self.state]))
 
+    def snapshot(self) -> Callable[[Path], None]:
+        return copy(self).save
+
     def restore(self, folder: Path) -> None:
         self.version, self.state = json.loads((folder / "state.json").read_text())
 
@@ -86,10 +94,19 @@ def start(
     stop_after: int | None = None,
     config: GRPOConfig = CONFIG,
     rewards: FakeRewards | None = None,
+    limit: Stopping | None = None,
 ):
     rollouts = FakeRollouts()
     trainer = FakeTrainer(rollouts.engine)
-    record = RunRecord(folder, config.steps, keep_last=2, save=trainer.save, say=lambda line: None)
+    record = RunRecord(
+        folder,
+        config.steps,
+        keep_last=2,
+        snapshot=trainer.snapshot,
+        background=config.checkpoint_async,
+        stop=limit,
+        say=lambda line: None,
+    )
     first, cursor = 0, 0
     if resume:
         checkpoint, first, cursor = record.resume()
@@ -104,8 +121,8 @@ def start(
     )
     seen = rollouts.seen
     stop = (lambda: len(seen) >= stop_after) if stop_after is not None else (lambda: False)
-    done = loop.run(config, SamplingConfig(max_completion_tokens=8), parts, record, seed=1, start=first, stop=stop)
-    record.close()
+    with record:
+        done = loop.run(config, SamplingConfig(max_completion_tokens=8), parts, record, seed=1, start=first, stop=stop)
     return done, trainer, rollouts
 
 
@@ -170,6 +187,81 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_valid(tmp_path: Path, monke
     done, resumed, _ = start(tmp_path, resume=True)
     assert done == 6
     assert resumed.version == 6
+
+
+def test_a_checkpoint_is_written_beside_the_next_step_from_what_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A write waits here until the step after it has begun; a trainer that waited for the write would wait for ever."""
+    plain_save, plain_step, kept = FakeTrainer.save, FakeTrainer.step, dict[int, Any]()
+    begun = {2: threading.Event(), 4: threading.Event()}  # the step after so many
+
+    def save(self: FakeTrainer, folder: Path) -> None:
+        assert self.version not in begun or begun[self.version].wait(20)
+        plain_save(self, folder)
+        kept[self.version] = self.state
+
+    def step(self: FakeTrainer, *given: Any) -> dict[str, float]:
+        if self.version in begun:
+            assert self.version not in kept, "written before the next step began"
+            begun[self.version].set()
+        return plain_step(self, *given)
+
+    monkeypatch.setattr(FakeTrainer, "save", save)
+    monkeypatch.setattr(FakeTrainer, "step", step)
+    start(tmp_path / "beside")
+    assert sorted(kept) == [2, 4, 6]
+    monkeypatch.undo()
+    then = {row["step"]: row["loss/total"] for row in rows(tmp_path / "beside")}
+    assert kept == {step: then[step] for step in kept}
+    timed = [row["step"] for row in rows(tmp_path / "beside") if "time/write_s" in row]
+    assert timed and all(step > 2 for step in timed)
+    start(tmp_path / "within", config=CONFIG.model_copy(update={"checkpoint_async": False}))
+    assert {row["step"]: row["loss/total"] for row in rows(tmp_path / "within")} == then
+
+
+def test_a_write_that_failed_beside_the_steps_stops_the_run_and_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain = FakeTrainer.save
+
+    def save(self: FakeTrainer, folder: Path) -> None:
+        if self.version == 4:
+            raise OSError(28, "No space left on device")
+        plain(self, folder)
+
+    monkeypatch.setattr(FakeTrainer, "save", save)
+    with pytest.raises(CheckpointError, match="step-00000004: cannot be written.*earlier checkpoints are intact"):
+        start(tmp_path)
+    assert rows(tmp_path)[-1]["step"] in (5, 6)
+    assert latest_valid(tmp_path / "checkpoints") == step_folder(tmp_path / "checkpoints", 2)
+
+
+def test_whatever_ends_a_run_waits_for_the_checkpoint_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plain_save, plain_step, free = FakeTrainer.save, FakeTrainer.step, threading.Event()
+
+    def save(self: FakeTrainer, folder: Path) -> None:
+        assert free.wait(20)
+        plain_save(self, folder)
+
+    def step(self: FakeTrainer, *given: Any) -> dict[str, float]:
+        if self.version == 2:
+            threading.Timer(0.1, free.set).start()
+            raise KeyboardInterrupt
+        return plain_step(self, *given)
+
+    monkeypatch.setattr(FakeTrainer, "save", save)
+    monkeypatch.setattr(FakeTrainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path)
+    assert latest_valid(tmp_path / "checkpoints") == step_folder(tmp_path / "checkpoints", 2)
+
+
+def test_under_a_limit_of_time_the_first_step_is_saved_too(tmp_path: Path):
+    start(tmp_path / "limited", limit=Stopping(Limit(5.0, time.monotonic())), stop_after=1)
+    assert latest_valid(tmp_path / "limited" / "checkpoints") == step_folder(tmp_path / "limited" / "checkpoints", 1)
+    start(tmp_path / "free", stop_after=1)
+    assert latest_valid(tmp_path / "free" / "checkpoints") is None
 
 
 class OneOutcome(FakeRewards):
@@ -257,6 +349,29 @@ def trained_on(folder: Path) -> list[list[str]]:
     """Task ids by step, in the order of the samples."""
     files = sorted((folder / "samples").glob("*.parquet"))
     return [list(dict.fromkeys(parquet.read_table(file)["task_id"].to_pylist())) for file in files]
+
+
+def test_engines_rest_from_the_end_of_a_draw_until_the_sync(tmp_path: Path):
+    calls = list[str]()
+
+    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: (calls.append(name), work(*args))[1]
+
+    rollouts = FakeRollouts()
+    trainer = FakeTrainer(rollouts.engine)
+    record = RunRecord(tmp_path, 2, keep_last=2, save=trainer.save, say=lambda line: None)
+    rollouts.generate, trainer.step = noted("draw", rollouts.generate), noted("step", trainer.step)  # type: ignore[method-assign]
+    parts = loop.Parts(
+        tasks=TaskStream(TASKS, 0, 0),
+        rollouts=rollouts,
+        rewards=FakeRewards(),
+        trainer=trainer,
+        sync=noted("sync", trainer.sync),
+        rest=noted("rest", lambda: None),
+    )
+    loop.run(CONFIG.model_copy(update={"steps": 2}), SamplingConfig(max_completion_tokens=8), parts, record, seed=1)
+    record.close()
+    assert calls == ["sync", *["draw", "rest", "step", "sync"] * 2]
 
 
 @pytest.mark.parametrize("max_lag", [1, 3])

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from assay.adapter import LoraConfig
 from assay.checkpoint import latest_valid, writing_step
 from assay.errors import CheckpointError, TrainingDiverged
 from assay.metrics import undocumented
 from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy, load_tokenizer
+from assay.sharded import Copies, whole
 from grpo.algorithms import ALGORITHMS
 from grpo.batch import TrainBatch
 from grpo.config import CorrectionConfig, EntropyConfig, GRPOConfig, KLConfig, OptimizerConfig
@@ -172,6 +174,36 @@ def test_saved_and_restored_goes_on_as_if_nothing_had_happened(tiny_policy: Path
         assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)])
+def test_a_snapshot_written_after_further_steps_is_what_was_saved_then(
+    tiny_policy: Path, tmp_path: Path, lora: LoraConfig | None
+):
+    trainer = make_trainer(tiny_policy, lora=lora, kl=KLConfig(coef=0.1, reset_every=0 if lora else 2))
+    for _ in range(3):
+        trainer.step(make_batch(trainer))
+    write, live = trainer.snapshot(), trainer.snapshot(copied=False)
+    trainer.save(tmp_path / "then")
+    for _ in range(2):
+        trainer.step(make_batch(trainer))
+    write(tmp_path / "later")
+    assert contents(tmp_path / "later") == contents(tmp_path / "then")
+    live(tmp_path / "live")
+    assert contents(tmp_path / "live") != contents(tmp_path / "then"), "else nothing would have been copied"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_copy_takes_what_is_trained_and_leaves_tied_weights_tied():
+    moving, frozen = torch.ones(3), torch.ones(3)
+    given = {"a": moving, "tied": moving, "cut": moving[:2], "frozen": frozen, "list": [moving, 5]}
+    made = whole(given, plain=Copies([moving]))
+    moving += 1
+    assert made["a"].tolist() == [1, 1, 1] and made["cut"].tolist() == [1, 1] and made["list"] == [made["a"], 5]
+    assert made["tied"] is made["a"] and made["frozen"] is frozen
+
+
 def test_a_checkpoint_of_another_architecture_is_one_line(tiny_policy: Path, tmp_path: Path):
     other = create_policy(
         PolicyConfig(init=InitConfig(hidden_size=64, num_hidden_layers=2), vocab_size=300),
@@ -217,7 +249,11 @@ def weights_bytes(root: Path) -> int:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "gspo": {"loss": "gspo", "clip": (3e-4, 4e-4)},
-    "cispo, sequence mask": {"loss": "cispo", "correction": CorrectionConfig(kind="sequence_mask", band=(0.0, 1e9))},
+    "cispo, sequence mask": {
+        "loss": "cispo",
+        "clip": (0.0, 0.2),
+        "correction": CorrectionConfig(kind="sequence_mask", band=(0.0, 1e9)),
+    },
     "icepop, unbiased KL": {
         "correction": CorrectionConfig(kind="icepop", band=(0.0, 2.0), off_policy_threshold=0.1),
         "kl": KLConfig(estimator="unbiased", coef=0.1),
@@ -369,6 +405,27 @@ def test_a_loss_that_is_no_number_in_a_later_micro_batch_stops_before_the_optimi
         trainer.step(make_batch(trainer, (1.0, -1.0, 0.5, float("nan"))))
     assert all(torch.equal(before[n], p) for n, p in trainer.model.named_parameters())
     assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3])
+def test_a_later_update_that_cannot_be_made_says_how_many_were(tiny_policy: Path, bad: int):
+    """Two mini-batches, twice: whichever of the four fails, the count is the optimizer's own."""
+    trainer = make_trainer(tiny_policy, mini_batches=2, updates_per_rollout=2)
+    batch = replace(make_batch(trainer), mini_batches=(0, 0, 1, 1))
+    step, calls = trainer.optimizer.step, []
+
+    def spoil(*args: Any, **kwargs: Any) -> None:
+        step(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == bad:  # weights that blow up in this update show in the loss of the next
+            with torch.no_grad():
+                next(trainer.model.parameters()).fill_(float("nan"))
+
+    trainer.optimizer.step = spoil  # type: ignore[method-assign]
+    with pytest.raises(TrainingDiverged, match=f"the optimizer had made {bad} of this batch's 4 updates") as seen:
+        trainer.step(batch)
+    assert "did not step" not in str(seen.value) and "\n" not in str(seen.value)
+    assert max(s["step"] for s in trainer.optimizer.state.values()) == len(calls) == bad
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from assay.checkpoint import is_complete
+from assay.checkpoint import is_complete, latest_valid, read_marker
 from assay.errors import CheckpointError, DataError, InfraFailure
 from assay.packing import pack_completions
 from assay.policy import InitConfig, PolicyConfig, create_policy
+from assay.stopping import Stopping
 from assay.tokenizer import train_tokenizer
 from rewards.model.config import RewardModelConfig
 from rewards.model.data import Sample
@@ -138,6 +139,34 @@ def test_same_seed_same_weights(policy: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         train_reward_model(config, policy, SAMPLES[:100], tmp_path / name)
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_or_stopped_and_taken_up_it_equals_an_uninterrupted_training(policy: Path, tmp_path: Path) -> None:
+    config, kept = CONFIG.model_copy(update={"epochs": 2, "checkpoint_every": 2}), tmp_path / "checkpoints"
+    whole = train_reward_model(config, policy, SAMPLES[:150], tmp_path / "whole")
+    rows: list[dict[str, float]] = []
+
+    def die(row: dict[str, float]) -> None:
+        rows.append(row)
+        if row["step"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_reward_model(config, policy, SAMPLES[:150], tmp_path / "cut", die, checkpoints=kept)
+    asked = Stopping()
+    stop_at_5 = {"log": lambda row: rows.append(row) or setattr(asked, "asked", row["step"] == 5), "stop": asked}
+    assert train_reward_model(config, policy, SAMPLES[:150], tmp_path / "cut", checkpoints=kept, **stop_at_5) is None
+    assert read_marker(latest_valid(kept))["step"] == 5 and not (tmp_path / "cut").exists()
+    train_reward_model(config, policy, SAMPLES[:150], tmp_path / "cut", rows.append, checkpoints=kept)
+    assert [row["step"] for row in rows][:8] == [1, 2, 3, 3, 4, 5, 6, 7]
+    for name in ("model.safetensors", "reward_model.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
+    with pytest.raises(CheckpointError, match="made with other data or settings; remove"):
+        train_reward_model(config, policy, SAMPLES[:140], tmp_path / "other", checkpoints=kept)
 
 
 def test_a_policy_is_no_reward_model(policy: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,12 +10,12 @@ import pytest
 
 from assay.errors import DataError
 from assay.tokenizer import train_tokenizer
-from assay.types import Message, RewardResult, RolloutGroup, ScoredGroup, Task, Verdict
+from assay.types import Message, RewardResult, RolloutGroup, RoutedExperts, ScoredGroup, Task, Verdict
 from rollouts.config import ProofConfig
 from rollouts.engine import Sampling
 from rollouts.fake import FakeEngine
 from rollouts.pool import RolloutPool
-from rollouts.recorder import SampleRecorder
+from rollouts.recorder import SampleRecorder, has_experts
 from rollouts.replay import Replay
 
 DRAW = Sampling(temperature=1.0, max_tokens=6, samples=3)
@@ -49,6 +50,25 @@ def test_groups_come_back_as_they_were_sampled(recorded: tuple[Path, list[Rollou
             assert (b.token_ids, b.text, b.finish_reason) == (a.token_ids, a.text, a.finish_reason)
             assert b.policy_version == a.policy_version
             assert b.logprobs == pytest.approx(a.logprobs, abs=1e-7)
+
+
+def test_the_experts_an_engine_chose_come_back_and_take_no_column_where_it_told_none(
+    tmp_path: Path, recorded: tuple[Path, list[RolloutGroup]]
+):
+    def route(tokens: Sequence[int]) -> RoutedExperts | None:
+        """Of three layers with two experts per token, in one byte or two; none for some."""
+        count, wide = len(tokens) - 1, len(tokens) % 2
+        ids = bytes(i % 7 for i in range(count * 3 * 2 * (1 + wide)))
+        return RoutedExperts(shape=(count, 3, 2), ids=ids) if count % 4 else None
+
+    engine = FakeEngine(lambda prompt, draw: [9] * draw.randrange(1, 6), route=route)
+    groups = RolloutPool([engine], TOKENIZER, ProofConfig()).generate(TASKS, DRAW)
+    scored = [ScoredGroup(group=g, results=(RewardResult(verdict=Verdict.AC, reward=1.0),) * 3) for g in groups]
+    SampleRecorder(tmp_path / "routed").write(1, scored, [[0.0] * 3] * 4, ["p"] * 4)
+    again = Replay(TOKENIZER, tmp_path / "routed").generate(TASKS, DRAW)
+    then, now = ([c.experts for g in some for c in g.completions] for some in (groups, again))
+    assert now == then and None in then and len({len(e.ids) for e in then if e is not None}) > 2
+    assert has_experts(tmp_path / "routed", 1) and not has_experts(recorded[0], 1)
 
 
 def test_other_tasks_and_more_tasks_are_refused(recorded: tuple[Path, list[RolloutGroup]]):

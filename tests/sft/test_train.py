@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from assay.checkpoint import is_complete, latest_valid, read_marker
+from assay.checkpoint import is_complete, latest_valid, read_marker, valid_checkpoints
 from assay.errors import CheckpointError, TrainingDiverged
 from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy, load_tokenizer
+from assay.stopping import Limit, Stopping
 from assay.tokenizer import train_tokenizer
 from assay.types import Message
 from sft.config import SFTConfig
@@ -104,6 +106,44 @@ def test_killed_and_resumed_equals_uninterrupted(policy: Path, tmp_path: Path, k
     assert rows[0]["step"] == kill_at  # the checkpoint of the step before, even, is where it went on
     assert_same(weights(whole), weights(resumed))
     assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 1  # keep_last
+
+
+class After(Stopping):
+    """Says stop after so many steps."""
+
+    def __init__(self, steps: int, hours: float | None = None) -> None:
+        super().__init__(Limit(hours, time.monotonic()))
+        self._left = steps
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return super().__call__() or self._left < 0
+
+
+def test_stopped_between_two_steps_it_leaves_a_checkpoint_and_goes_on_to_the_same_weights(
+    policy: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"checkpoint_every": 0})  # so that none is there but for the stop
+    whole, checkpoints = train_sft(config, policy, DIALOGUES, tmp_path / "whole"), tmp_path / "cut" / "checkpoints"
+    assert train_sft(config, policy, DIALOGUES, tmp_path / "cut", stop=After(3)) is None
+    assert read_marker(latest_valid(checkpoints))["step"] == 3
+    assert train_sft(config, policy, DIALOGUES, tmp_path / "cut", stop=After(0)) is None  # nothing new to be saved
+    assert not (tmp_path / "cut" / "policy").exists()
+    assert train_sft(config, policy, DIALOGUES, tmp_path / "cut", stop=After(1, hours=5.0)) is None
+    assert read_marker(latest_valid(checkpoints))["step"] == 4
+    rows: list[dict[str, float]] = []
+    assert_same(weights(whole), weights(train_sft(config, policy, DIALOGUES, tmp_path / "cut", rows.append)))
+    assert rows[0]["step"] == 5
+
+
+def test_under_a_limit_of_time_the_first_step_is_saved_to_know_how_long_that_takes(policy: Path, tmp_path: Path):
+    config, saved = CONFIG.model_copy(update={"checkpoint_every": 0}), list[list[str]]()
+
+    def look(row: dict[str, float]) -> None:
+        saved.append([path.name for path in valid_checkpoints(tmp_path / "checkpoints")])
+
+    assert train_sft(config, policy, DIALOGUES, tmp_path, look, stop=After(4, hours=5.0)) is None
+    assert saved == [[], *[["step-00000001"]] * 3]
 
 
 def test_a_checkpoint_of_other_settings_is_not_continued(policy: Path, tmp_path: Path) -> None:

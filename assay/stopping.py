@@ -1,0 +1,109 @@
+"""When training ends before its last step: by SIGINT, SIGTERM or a limit of time; between two steps, with a checkpoint.
+
+    with Stopping(limit) as stop:
+        for step in ...:
+            if stop():                       # asked to, or no time for one more step and a checkpoint after it
+                break                        # and leave a checkpoint, where the newest is older
+            ...
+            if due or stop.untimed:          # under a limit the first step is saved, to know how long that takes
+                with stop.saving():
+                    ...
+
+A step takes as long as the longest so far, a checkpoint as long as the longest so far; SPARE times both are left.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+SPARE = 1.25
+
+
+@dataclass(frozen=True)
+class Limit:
+    """So many hours of this process, from `started` (time.monotonic) on. `hours` None: no limit."""
+
+    hours: float | None
+    started: float
+
+    def left_s(self, now: float) -> float:
+        return float("inf") if self.hours is None else self.started + 3600 * self.hours - now
+
+
+NO_LIMIT = Limit(None, 0.0)
+
+
+class Stopping:
+    """Inside `with`, SIGINT and SIGTERM ask to stop after the step at hand; a second one stops at once."""
+
+    heard = 0.0  #: when any of them was asked by a signal, for those who pass signals on
+
+    def __init__(self, limit: Limit = NO_LIMIT) -> None:
+        self.limit = limit
+        self.asked = self._signalled = False
+        self.why = ""  #: for people; empty where a person or a scheduler asked
+        self._step_s = self._save_s = 0.0  # the longest so far
+        self._before: float | None = None  # when it was last asked
+        self._handlers: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        """Whether to stop here. Called once before every step, which is how it knows what a step takes."""
+        now = time.monotonic()
+        if self._before is not None:
+            self._step_s = max(self._step_s, now - self._before)
+        self._before = now
+        left, wanted = self.limit.left_s(now), SPARE * (self._step_s + self._save_s)
+        if left <= wanted and not self.asked:
+            self.asked = True
+            self.why = (
+                f"max_hours={self.limit.hours:g} leaves {max(0.0, left):.0f} s, and a step and a checkpoint want "
+                f"{wanted:.0f}"
+            )
+        return self.asked
+
+    @property
+    def untimed(self) -> bool:
+        """There is a limit, and nothing was saved yet that would tell how long saving takes."""
+        return self.limit.hours is not None and not self._save_s
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around a checkpoint, to learn how long it takes."""
+        began = time.monotonic()
+        yield
+        self.saved(time.monotonic() - began)
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint took so long until it was whole."""
+        self._save_s = max(self._save_s, seconds)
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled:
+            raise KeyboardInterrupt
+        self.asked = self._signalled = True
+        Stopping.heard = time.monotonic()
+        name = signal.Signals(number).name
+        print(
+            f"{name}: stopping after this step and writing a checkpoint; again to stop at once",
+            file=sys.stderr,
+            flush=True,
+        )
