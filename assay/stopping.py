@@ -44,6 +44,8 @@ NO_LIMIT = Limit(None, 0.0)
 class Stopping:
     """Inside `with`, SIGINT and SIGTERM ask to stop after the step at hand; a second one stops at once."""
 
+    heard = 0.0  #: when any of them was asked by a signal, for those who pass signals on
+
     def __init__(self, limit: Limit = NO_LIMIT) -> None:
         self.limit = limit
         self.asked = self._signalled = False
@@ -98,6 +100,7 @@ class Stopping:
         if self._signalled:
             raise KeyboardInterrupt
         self.asked = self._signalled = True
+        Stopping.heard = time.monotonic()
         name = signal.Signals(number).name
         print(
             f"{name}: stopping after this step and writing a checkpoint; again to stop at once",

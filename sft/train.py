@@ -91,7 +91,8 @@ def train_sft(
         if heldout and (last or _due(config.evaluate_every, step + 1)):
             row["heldout_loss"] = heldout_loss = trainer.mean_loss(heldout)
         log({"step": step + 1, "steps": len(plan), **row})
-        if not last and (_due(config.checkpoint_every, step + 1) or stop.untimed):
+        due = _due(config.checkpoint_every, step + 1) or any_rank(trainer.accelerator, stop.untimed)
+        if not last and due:
             with stop.saving():
                 trainer.checkpoint(checkpoints, facts)
     state = whole(trainer.policy.state_dict(), trainer.accelerator.is_main_process)

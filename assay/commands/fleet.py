@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.commands.context import say
+from assay.commands.rendezvous import without_launcher
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
 from assay.policy import load_policy, load_tokenizer
@@ -38,7 +39,8 @@ class Fleet:
             raise ConfigError(f"{policy}: its tokenizer has no pad token; add one distinct from the end token")
         say(f"fleet: starting Ray, {self.parts}")
         self._cluster = Cluster(config.cluster)
-        self._cluster.__enter__()
+        with without_launcher():
+            self._cluster.__enter__()
         try:
             self.rollouts = self._rollouts(policy)
             self.rewards: RewardPool = self._cluster.rewards(config.rewards)
