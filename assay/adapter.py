@@ -105,22 +105,17 @@ def merged_state(model: Any) -> dict[str, Tensor]:
 
 
 def adapter_state(model: Any) -> dict[str, Tensor]:
-    """The factors alone, by their names in the whole model; empty for a plain one."""
+    """The part of an adapted model's state dict that is trained; of a plain one nothing."""
     return {name: t for name, t in model.state_dict().items() if ".lora_" in name} if is_adapted(model) else {}
 
 
-def save_weights(
-    model: Any, state: Mapping[str, Tensor], folder: Path, factors: Mapping[str, Tensor] | None = None
-) -> None:
-    """`folder/model`: a Hugging Face folder of `state`, merged and whole. `folder/adapter`: PEFT's own folder, where
-    the model is adapted; `peft.PeftModel.from_pretrained(policy, folder / "adapter")` reads it. `factors`: as they
-    were (`adapter_state`); without, as they are.
+def save_weights(model: Any, state: Mapping[str, Tensor], adapter: Mapping[str, Tensor], folder: Path) -> None:
+    """`folder/model`: a Hugging Face folder of `state`, merged and whole. `folder/adapter`: PEFT's own folder of
+    `adapter`, where the model has one; `peft.PeftModel.from_pretrained(policy, folder / "adapter")` reads it.
     """
     base_of(model).save_pretrained(str(folder / "model"), state_dict=dict(state))
     if is_adapted(model):
-        model.save_pretrained(
-            str(folder / "adapter"), save_embedding_layers=False, state_dict=factors and dict(factors)
-        )
+        model.save_pretrained(str(folder / "adapter"), state_dict=dict(adapter), save_embedding_layers=False)
 
 
 def restore_weights(model: Any, folder: Path) -> None:

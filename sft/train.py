@@ -88,7 +88,7 @@ def train_sft(
         if heldout and (last or _due(config.evaluate_every, step + 1)):
             row["heldout_loss"] = heldout_loss = trainer.mean_loss(heldout)
         log({"step": step + 1, "steps": len(plan), **row})
-        if not last and (_due(config.checkpoint_every, step + 1) or stop.untimed):
+        if not last and (_due(config.checkpoint_every, step + 1) or any_rank(trainer.accelerator, stop.untimed)):
             with stop.saving():
                 trainer.checkpoint(checkpoints, facts)
     if trainer.accelerator.is_main_process:

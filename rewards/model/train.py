@@ -109,7 +109,7 @@ def _train(
             final_ratio=0.0,
         )
         log({"step": step + 1, "steps": len(plan), **trainer.train_step(batch, rate)})
-        due = (step + 1) % config.checkpoint_every == 0 or stop.untimed
+        due = (step + 1) % config.checkpoint_every == 0 or any_rank(trainer.accelerator, stop.untimed)
         if root is not None and due and step + 1 < len(plan):
             with stop.saving():
                 trainer.checkpoint(root, step + 1, fingerprint)

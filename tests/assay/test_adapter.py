@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from assay.adapter import LoraConfig, adapted, base_of, merged_state, restore_weights, save_weights, without_adapter
+from assay.adapter import (
+    LoraConfig,
+    adapted,
+    adapter_state,
+    base_of,
+    merged_state,
+    restore_weights,
+    save_weights,
+    without_adapter,
+)
 from assay.errors import CheckpointError, ConfigError
 from assay.policy import check_folder, load_policy, load_tokenizer, save_policy
 from grpo.batch import TrainBatch
@@ -96,7 +105,7 @@ def test_folders_come_back_in_transformers_and_peft(tiny_policy: Path, tmp_path:
     from peft import PeftModel
 
     model = trained(tiny_policy, targets=ALL)
-    save_weights(model, merged_state(model), tmp_path)
+    save_weights(model, merged_state(model), adapter_state(model), tmp_path)
     torch.testing.assert_close(logits(load_policy(tmp_path / "model").eval()), logits(model), atol=1e-5, rtol=1e-5)
     theirs = PeftModel.from_pretrained(load_policy(tiny_policy), str(tmp_path / "adapter")).eval()
     torch.testing.assert_close(logits(theirs), logits(model), atol=1e-6, rtol=1e-6)
@@ -115,7 +124,7 @@ def test_a_run_s_final_policy_is_whole_and_merged(tiny_policy: Path, tmp_path: P
 
 def test_what_does_not_fit_is_said_in_one_line(tiny_policy: Path, tmp_path: Path):
     model = trained(tiny_policy)
-    save_weights(model, merged_state(model), tmp_path)
+    save_weights(model, merged_state(model), adapter_state(model), tmp_path)
     other = adapted(load_policy(tiny_policy), LoraConfig(rank=8, alpha=8))
     with pytest.raises(CheckpointError, match="another rank or other targets"):
         restore_weights(other, tmp_path)
