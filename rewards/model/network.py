@@ -7,6 +7,7 @@ loads it; here it runs over packed rows.
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,11 +46,11 @@ class RewardModel(nn.Module):
         check_folder(path, "ForSequenceClassification")
         return cls(_load(path, dtype, fresh_head=False))
 
-    def save(self, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-        """Write model and tokenizer into `folder`; wrap it in `checkpoint.writing`."""
+    def save(self, tokenizer: PreTrainedTokenizerBase, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write model and tokenizer into `folder`; wrap it in `checkpoint.writing`. `state`: made whole."""
         try:
             with without_bars():
-                self.classifier.save_pretrained(str(folder))
+                self.classifier.save_pretrained(str(folder), state_dict=None if state is None else dict(state))
                 tokenizer.save_pretrained(str(folder))
         except SafetensorError as error:
             raise OSError(errno.EIO, " ".join(str(error).split())) from None

@@ -29,7 +29,7 @@ from assay.errors import CheckpointError, DataError, TrainingDiverged
 from assay.optimization import adamw, set_rate, warmup_cosine
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import Dtype, load_tokenizer
-from assay.sharded import any_rank
+from assay.sharded import any_rank, load_model_state, load_optimizer_state, whole
 from assay.stopping import Stopping
 from rewards.model.config import RewardModelConfig
 from rewards.model.data import Sample, split_by_task, usable
@@ -234,12 +234,14 @@ class RewardModelTrainer:
         return self.accelerator.reduce(total, "sum")
 
     def checkpoint(self, root: Path, step: int, fingerprint: str) -> None:
-        """Write everything a resumed training needs after `step` steps, the marker last."""
-        if self.accelerator.is_main_process:
+        """Write everything a resumed training needs after `step` steps, the marker last. Every rank has to call it."""
+        main = self.accelerator.is_main_process
+        state, optimizer = whole(self.network.classifier.state_dict(), main), whole(self.optimizer.state_dict(), main)
+        if main:
             facts = {"kind": "reward_model", "fingerprint": fingerprint}
             with writing_step(root, step, facts, self.config.keep_last) as folder:
-                self.network.save(self.tokenizer, folder)
-                save_state({"optimizer": self.optimizer.state_dict(), "rng": rng_state()}, folder / "trainer.pt")
+                self.network.save(self.tokenizer, folder, state)
+                save_state({"optimizer": optimizer, "rng": rng_state()}, folder / "trainer.pt")
         self.accelerator.wait_for_everyone()
 
     def resume(self, root: Path, fingerprint: str) -> int:
@@ -251,8 +253,8 @@ class RewardModelTrainer:
         if facts.get("fingerprint") != fingerprint:
             raise CheckpointError(f"{folder}: was made with other data or settings; remove {root} to start over")
         state = load_state(folder / "trainer.pt")
-        self.network.load_state_dict(RewardModel.load(folder).state_dict())
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_model_state(self.network, RewardModel.load(folder).state_dict())
+        load_optimizer_state(self.optimizer, state["optimizer"])
         restore_rng(state["rng"])
         return int(facts["step"])
 
