@@ -25,7 +25,7 @@ import torch
 
 import grpo.cluster
 from assay import metrics
-from assay.checkpoint import read_marker, step_folder, valid_checkpoints
+from assay.checkpoint import step_folder
 from assay.commands.fleet import Fleet, fleet
 from tests.chaos import rig
 from tests.chaos.engine import HoldingEngineActor
@@ -137,25 +137,6 @@ def test_the_recorded_samples_replayed_without_an_engine_give_the_same_run(chaos
             assert now[name] == pytest.approx(then[name], abs=1e-6), name
     assert replayed["weights"] == chaos.quiet["weights"]
     assert replayed["samples"] == chaos.quiet["samples"]
-
-
-def test_a_run_without_time_leaves_a_checkpoint_and_goes_on_to_the_same_weights(
-    chaos: Rig, monkeypatch: pytest.MonkeyPatch
-):
-    """Three steps fit. The first is saved to know how long that takes, the third because it is the last."""
-    config = chaos.folder / "limited.yaml"
-    config.write_text("max_hours: 5\n" + chaos.config.read_text())
-    left = iter([3600.0] * 3)
-    with monkeypatch.context() as patch:
-        patch.setattr("assay.stopping.Limit.left_s", lambda limit, now: next(left, 0.0))
-        patch.setattr("assay.checkpoint.prune", lambda root, keep_last: None)
-        with pytest.raises(KeyboardInterrupt, match=r"max_hours=5 leaves 0 s, and a step and a checkpoint want \d+"):
-            rig.train(config, chaos.folder / "limited", chaos.machines)
-    kept = valid_checkpoints(chaos.folder / "limited" / "grpo" / "checkpoints")
-    assert [read_marker(folder)["step"] for folder in kept] == [1, 2, 3]
-    resumed = chaos.train("limited", resume=True)
-    for part, value in chaos.quiet.items():
-        assert resumed[part] == value, part
 
 
 # -- the long form ----------------------------------------------------------------------------------------------
