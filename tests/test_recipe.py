@@ -181,7 +181,7 @@ def test_ahead_of_training_every_step_proves_its_weights_and_says_how_old_its_ro
         "policy": {"path": str(run / "sft" / "policy")},
         "tasks": {"train": {"path": str(run / "data" / "train.jsonl")}},
         "reward_model_path": str(run / "reward_model"),
-        "grpo": {**CONFIG["grpo"], "steps": 6, "max_lag": 1, "learning_rate": 1e-3, "eval_every": 0},
+        "grpo": {**CONFIG["grpo"], "steps": 6, "max_lag": 1, "eval_every": 0},
     }
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config))
