@@ -277,7 +277,7 @@ def _snapshots(trainer: Any, tokenizer: Any, *, copied: bool) -> Callable[[], Ca
     own = deepcopy(tokenizer)  # one that encodes in another thread cannot be read meanwhile
 
     def snapshot() -> Callable[[Path], None]:
-        save = trainer.snapshot(copied=copied)
+        save = trainer.snapshot(copied)
 
         def write(folder: Path) -> None:
             save(folder)
