@@ -22,9 +22,25 @@ class EngineConfig(Section):
     return_experts: bool = Field(
         default=False, description="completions carry the experts the routers chose, for grpo.moe.replay: r3"
     )
+    routing: Literal["fixed", "queue"] = Field(
+        default="fixed",
+        description="fixed: every engine draws its share; queue: an engine with room takes the next prompt, longest "
+        "expected first, and a draw by several engines repeats to rounding alone",
+    )
+    update_in_flight: bool = Field(
+        default=False,
+        description="new weights are taken over between two tokens: completions under way go on with them, on keys and "
+        "values of the old ones, and say which token came from which version",
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset"
     )
+
+    @model_validator(mode="after")
+    def _updates_in_flight_need_a_queue(self) -> EngineConfig:
+        if self.update_in_flight and self.routing != "queue":
+            raise ValueError("update_in_flight: a share is drawn under one version; set routing: queue too")
+        return self
 
 
 class SamplingConfig(Section):
