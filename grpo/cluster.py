@@ -55,6 +55,10 @@ class Holder:
     def call(self, method: str, *args: Any) -> Any:
         return getattr(self.held, method)(*args)
 
+    def parts(self, method: str, *args: Any) -> Iterator[Any]:
+        """An answer in parts; Ray hands on each part as it comes."""
+        yield from self.call(method, *args)
+
     def versions(self) -> dict[str, str]:
         return versions.installed()
 
@@ -142,7 +146,7 @@ class Proxy:
             raise InfraFailure(f"{self._name}: Ray was shut down before generate")
         what = f"generate{_about(args, self._tasks)}"
         try:
-            parts = self._actor.call.options(num_returns="streaming").remote("stream", *args)
+            parts = self._actor.parts.remote("stream", *args)
             while (part := self._wait(parts, what)) is not None:
                 yield part
         except RayTaskError as error:
@@ -222,6 +226,11 @@ class NamedRollouts(RolloutPool):
         for engine in self._engines:
             engine._tasks = names  # type: ignore[attr-defined]
         return super().stream(tasks, sampling)
+
+    def _one(self, n: int, task: Task, sampling: Sampling) -> RolloutGroup:
+        engine: Any = self._engines[n]
+        engine._tasks = {**engine._tasks, self.prompt_ids(task): task.id}
+        return super()._one(n, task, sampling)
 
 
 class Cluster:
