@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/routing.py [--draws 4]
 
 The real pool over engines that sleep as a batch of vLLM would take: an engine decodes up to 64 sequences at once, each
-token of the batch taking 0.1 ms however many there are; further groups wait for a free place. Groups of 8, 16 prompts
+token of the batch taking 0.3 ms however many there are; further groups wait for a free place. Groups of 8, 32 prompts
 per engine and draw. A task's length is drawn once from a log-normal (median 200 tokens, sigma 1, cut at 2048), a
 completion's varies around it by a fifth. `expected` is a queue that has seen the tasks before: it begins with the
 longest. On paper no routing beats the mean load of all places, nor the longest completion: the larger of the two.
@@ -25,40 +25,46 @@ from rollouts.engine import Sampling
 from rollouts.fake import FakeEngine
 from rollouts.pool import RolloutPool
 
-ROOM, GROUP, PROMPTS, TOKEN_S = 64, 8, 16, 1e-4
+ROOM, GROUP, PROMPTS, TOKEN_S = 64, 8, 32, 3e-4
 
 
 class Decoding(FakeEngine):
     """Takes the time of the longest completion per call, with places for so many sequences."""
 
-    def __init__(self, lengths: dict[int, int]) -> None:
+    def __init__(self, lengths: dict[int, int], places: int = ROOM // GROUP, token_s: float = TOKEN_S) -> None:
         super().__init__(lambda prompt, draw: ())
-        self.lengths, self.places = lengths, threading.Semaphore(ROOM // GROUP)
+        self.lengths, self.places, self.token_s = lengths, places, token_s
+        self.free = threading.Semaphore(places)
 
     def stream(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[tuple[int, list[Completion]]]:
         """A share is one call: its groups wait for places among themselves, as they do in vLLM's scheduler."""
         groups = [self.group(p, sampling.number(i), sampling) for i, p in enumerate(prompts)]
-        ends: list[float] = [0.0] * (ROOM // GROUP)  # of a share by itself, place by place
+        if len(prompts) == 1:
+            with self.free:
+                time.sleep(self.seconds(groups[0]))
+                yield 0, groups[0]
+            return
+        load, ends = [0.0] * self.places, list[tuple[float, int]]()  # place by place; group by group
         for i, group in enumerate(groups):
-            seconds = TOKEN_S * max(len(c.token_ids) for c in group)
-            if len(prompts) == 1:
-                with self.places:
-                    time.sleep(seconds)
-                    yield i, group
-                continue
-            place = min(range(len(ends)), key=ends.__getitem__)
-            ends[place] += seconds
-        if len(prompts) > 1:
-            time.sleep(max(ends))
-            yield from enumerate(groups)
+            place = min(range(len(load)), key=load.__getitem__)
+            load[place] += self.seconds(group)
+            ends.append((load[place], i))
+        began = time.perf_counter()
+        for end, i in sorted(ends):
+            time.sleep(max(0.0, began + end - time.perf_counter()))
+            yield i, groups[i]
+
+    def seconds(self, group: Sequence[Completion]) -> float:
+        return self.token_s * max(len(c.token_ids) for c in group)
 
     def group(self, prompt: Sequence[int], number: int, sampling: Sampling) -> list[Completion]:
+        held = (self.version, self.version)
         draw = random.Random(f"{sampling.seed}/{number}")
         mean = self.lengths[len(prompt)]
         sizes = [min(2048, max(1, round(mean * draw.gauss(1.0, 0.2)))) for _ in range(sampling.samples)]
         return [
             Completion(
-                token_ids=(7,) * n, logprobs=(0.0,) * n, text="", finish_reason=FinishReason.STOP, policy_version=(0, 0)
+                token_ids=(7,) * n, logprobs=(0.0,) * n, text="", finish_reason=FinishReason.STOP, policy_version=held
             )
             for n in sizes
         ]

@@ -19,6 +19,7 @@ import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
+from assay.errors import TrainingDiverged
 from assay.types import RolloutGroup, ScoredGroup, Task
 from grpo.ahead import Ahead
 from grpo.config import GRPOConfig
@@ -66,7 +67,7 @@ class Flow:
                 place = self._next()
                 del self._due[place]
                 taken[place] = self._ready.pop(place)
-                if config.max_generation_batches == 1 or teaches(taken[place], config):
+                if config.max_generation_batches == 1 or self._fills(taken[place]):
                     self._places = max(0, self._places - 1)
                 self._changed.notify_all()  # there may be room for another prompt
             self._step, self._places = step + 1, config.prompts_per_step
@@ -110,6 +111,12 @@ class Flow:
         place = found()
         assert place is not None
         return place
+
+    def _fills(self, group: ScoredGroup) -> bool:
+        try:
+            return teaches(group, self._config)
+        except TrainingDiverged:  # a reward that is no number: the step will say so, with the batch
+            return True
 
     def _may_take(self, place: int) -> bool:
         """Whether the groups due earlier than this one still find places in time without the one it takes."""

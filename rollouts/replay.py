@@ -45,7 +45,7 @@ class Replay(RolloutPool):
         if name != task.id:
             raise DataError(
                 f"{self._folder}: step {step} holds {name!r} where this configuration takes {task.id!r}; replay needs "
-                f"the seed, the tasks, prompts_per_step and max_prompt_tokens of the recorded run"
+                f"the seed, the tasks, prompts_per_step and max_prompt_tokens of the recorded run, and no grpo.flow"
             )
         return self._group(task, completions)
 

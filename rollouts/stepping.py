@@ -86,7 +86,7 @@ class Stepper:
             self._waiting.clear()
             return
         for output in outputs:
-            if output.finished:
+            if output.finished and output.request_id in self._waiting:
                 i, arrived = self._waiting.pop(output.request_id)
                 arrived.put((i, output))
         if self._waiting:
