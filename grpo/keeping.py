@@ -17,7 +17,7 @@ from assay.lineage import write_atomically
 from assay.types import Completion, FinishReason, RewardResult, RolloutGroup, ScoredGroup, TestVerdict, Verdict
 from rollouts.tasks import FORMATS, to_row
 
-COMPLETION = ("token_ids", "logprobs", "text", "finish_reason", "policy_version")
+COMPLETION = ("token_ids", "logprobs", "text", "finish_reason", "policy_version", "spans")
 
 
 def write_groups(scored: Sequence[ScoredGroup], path: Path) -> None:
@@ -57,6 +57,7 @@ def _completion(row: Mapping[str, Any]) -> Completion:
         text=row["text"],
         finish_reason=FinishReason(row["finish_reason"]),
         policy_version=(oldest, newest),
+        spans=tuple((version, count) for version, count in row["spans"]),
     )
 
 

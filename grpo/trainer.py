@@ -351,7 +351,7 @@ class PolicyTrainer:
                 return
             try:
                 with without_bars():
-                    save_weights(model, state, factors, folder)
+                    save_weights(model, state, adapter, folder)
             except SafetensorError as error:  # safetensors' own word for a full disk
                 raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
             save_state(saved, folder / "trainer.pt")

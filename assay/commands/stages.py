@@ -245,7 +245,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
             trainer.restore(checkpoint)
         say(f"grpo: resumed from {checkpoint or start}, {first} of {config.steps} steps done")
     parts = loop.Parts(
-        tasks=TaskStream(tasks, run.config.seed, cursor),
+        tasks=TaskStream(tasks, run.config.seed, cursor, record.left),
         rollouts=fleet.rollouts,
         rewards=fleet.rewards,
         trainer=trainer,
