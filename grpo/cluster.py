@@ -34,7 +34,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from assay.errors import AssayError, EnvironmentProblem, InfraFailure
 from assay.shadow import check_shadowing
 from assay.types import RolloutGroup, Task
-from grpo import versions
+from grpo import environment, versions
 from grpo.config import ClusterConfig
 from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, place, processes, written
 from rewards.config import RewardsConfig
@@ -285,7 +285,7 @@ class Cluster:
                 address=self.config.address or "local",  # without a word Ray would join whatever runs on this machine
                 log_to_driver=True,
                 logging_level="ERROR",
-                runtime_env={"working_dir": self._empty.name, "env_vars": _python_path()},
+                runtime_env={"working_dir": self._empty.name, "env_vars": environment.python_path()},
                 **(local if self._own else {}),
             )
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
@@ -318,7 +318,9 @@ class Cluster:
         for trainer in before:
             self._set_aside(trainer)
         group = self._group(kind, self._place(kind))
-        options: dict[str, Any] = {"runtime_env": {"env_vars": {**_python_path(), **_engine_env(config)}}}
+        options: dict[str, Any] = {
+            "runtime_env": {"env_vars": {**environment.python_path(), **environment.of_engine(config)}}
+        }
         room = config.engine.max_num_seqs if config.engine.routing == "queue" else 0
         if room:
             options["max_concurrency"] = 2 * LANES + 2  # a flow, an evaluation, and a sync beside them
@@ -489,31 +491,6 @@ def _about(args: Sequence[Any], tasks: Mapping[tuple[int, ...], str]) -> str:
     name = tasks.get(tuple(first[0])) if tasks and isinstance(first[0], Sequence) else None
     more = f" and {len(first) - 1} more" if len(first) > 1 else ""
     return f" of task {name!r}{more}" if name is not None else f" of {len(first)}"
-
-
-def _python_path() -> dict[str, str]:
-    """Our packages as the driver found them, so that an actor can find no other."""
-    root = str(Path(__file__).resolve().parent.parent)
-    inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != root]
-    return {"PYTHONPATH": os.pathsep.join([root, *inherited])}
-
-
-def _engine_env(config: RolloutConfig) -> dict[str, str]:
-    """Environment of an engine process. Allocator and OpenMP runtime must be loaded before Python starts.
-
-    Threads wait for 1 ms before they sleep: decoding is hundreds of short parallel regions a second, and a thread that
-    sleeps between them (0) makes it 3.3 times as slow; one that waits for long (200, the default) takes the other
-    actors' time.
-    """
-    threads = config.engine.threads or os.cpu_count() or 1
-    env = {"OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "1"}
-    preload = [
-        *map(str, Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4")),
-        *map(str, (Path(sys.prefix) / "lib").glob("libiomp5.so")),
-    ]
-    if preload:
-        env["LD_PRELOAD"] = ":".join(preload)
-    return env
 
 
 def _last_line(error: BaseException) -> str:

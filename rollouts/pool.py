@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,7 +121,8 @@ class RolloutPool:
         sampling: Sampling,
     ) -> list[Future[None]]:
         """Keep every engine at work: each of its lanes asks for a task and its number, and gives its group, until it is
-        told None. A sync meanwhile waits for the calls of all engines, unless they may take over in flight."""
+        told None. A sync meanwhile waits for the calls of an engine before that one takes over, unless it may do so in
+        flight; the other engines go on."""
         # no call more than fills an engine that is to find a place for the probe at any time
         lanes = Room.of(self._room, sampling.samples, spare=int(not self._in_flight)).lanes if self._room else 1
         engines = range(len(self._engines))
@@ -163,17 +164,15 @@ class RolloutPool:
         """
         # neither the old weights nor the new are everywhere now; yet an engine that dies while it draws needs some
         self._held = (published, probe) if self._serves() and self._restart is not None else None
-        with ExitStack() as gates:
-            if not self._in_flight:
-                for gate in self._gates:
-                    gates.enter_context(gate.alone())
-            reports, fallen = self._hand_out(published)
-            self._asleep = False
+        apart = self._serves() and not self._in_flight  # an engine takes over when its calls end, the others go on
+        reports, fallen = ({}, {}) if apart else self._hand_out(published)
+        self._asleep = False
 
-            def hand_over(n: int) -> tuple[SyncReport, float]:
+        def hand_over(n: int) -> tuple[SyncReport, float]:
+            with self._gates[n].alone() if apart else nullcontext():
                 return self._hand_over(n, published, probe, reports.get(n), fallen.get(n))
 
-            proved = list(self._threads.map(hand_over, range(len(self._engines))))
+        proved = list(self._threads.map(hand_over, range(len(self._engines))))
         if self._restart is not None:
             self._held = published, probe
         return [report for report, _ in proved], max(difference for _, difference in proved)

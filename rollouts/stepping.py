@@ -46,6 +46,7 @@ class Stepper:
         # of the engine's thread alone:
         self._waiting: dict[str, tuple[int, Arrived]] = {}
         self._held = self._chained = False  # no step may be made; one is in the thread's queue
+        self._broken: InfraFailure | None = None
 
     def between(self, work: Callable[[], Answer]) -> Answer:
         """Do `work` on the engine between two steps. What is under way stays as it is."""
@@ -53,7 +54,11 @@ class Stepper:
 
     def hold(self) -> None:
         """No step from here on, until `go_on` or `abandon`. What comes meanwhile waits."""
-        self.between(lambda: setattr(self, "_held", True))
+
+        def stop() -> None:
+            self._held, self._broken = True, None
+
+        self.between(stop)
 
     def go_on(self) -> None:
         """Step again."""
@@ -65,8 +70,13 @@ class Stepper:
         self.between(release)
 
     def abandon(self, why: str) -> None:
-        """Nobody shall wait any longer: InfraFailure for all who do."""
-        self.between(lambda: self._fail(InfraFailure(why)))
+        """InfraFailure for all who wait, and for whoever comes before the next `hold`."""
+
+        def give_up() -> None:
+            self._broken = InfraFailure(why)
+            self._fail(self._broken)
+
+        self.between(give_up)
 
     def stream(
         self, prompts: Sequence[Sequence[int]], params: Sequence[Any], priority: int = 0
@@ -88,6 +98,8 @@ class Stepper:
     def _take_in(
         self, prompts: Sequence[Sequence[int]], params: Sequence[Any], arrived: Arrived, priority: int
     ) -> None:
+        if self._broken is not None:
+            return arrived.put(self._broken)
         with boundary("vLLM generate"):
             names = _enqueue(self._llm, prompts, params, priority)
         self._waiting |= {_outside(name): (i, arrived) for i, name in enumerate(names)}

@@ -145,7 +145,9 @@ def run(policy: Path, folder: Path, settings: Mapping[str, Any]) -> list[Any]:
     trainer = PolicyTrainer(policy, config, dtype="float32", temperature=1.0, pad_id=2)
     layer = trainer.unwrapped.get_decoder().layers[0]
     layer.register_forward_pre_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))  # recomputations too
-    record = RunRecord(folder, config.steps, keep_last=config.keep_last, save=trainer.save, say=lambda line: None)
+    record = RunRecord(
+        folder, config.steps, keep_last=config.keep_last, snapshot=lambda: trainer.save, say=lambda line: None
+    )
     evaluations: list[int] = []
 
     def sync() -> dict[str, float]:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from assay.errors import ConfigError, WeightMismatch
+from assay.errors import ConfigError, InfraFailure, WeightMismatch
 from assay.policy import load_policy, load_tokenizer
 from assay.types import Completion
+from rollouts import loading
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.engine import Sampling
 from rollouts.weights import checkpoint_state, compare_probe, make_probe, probe_sequences, publish
@@ -142,9 +143,11 @@ def test_a_broken_update_in_flight_stops_at_the_same_sync_and_the_engine_goes_on
         return iter({**state, name: state[name] * 1.001}.items())
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_deliver", stale)
+        patch.setattr(loading, "deliver", stale)
         with pytest.raises(WeightMismatch, match=r"version 14.*layers\.1\.self_attn\.o_proj"):
             drawn_over_an_update(engine, new, 14, 5, patch)
+    with pytest.raises(InfraFailure, match="version 14 were not taken over"):
+        engine.generate(PROMPTS, LONG)
     engine.load_weights(publish(checkpoint_state(new), 15))
 
 

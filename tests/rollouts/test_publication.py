@@ -120,7 +120,7 @@ def test_buckets_that_are_lost_doubled_mixed_up_or_stale_are_refused(harm: Any, 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, targets=("attention", "router", "experts"))])
 def test_module_by_module_the_checkpoint_is_the_same(tiny_policy: Path, lora: LoraConfig | None):
     model: Any = load_policy(tiny_policy)
-    model = model if lora is None else adapted(model, lora, sharded=False)
+    model = model if lora is None else adapted(model, lora)
     whole = checkpoint_state(base_of(model), merged_state(model))
     parts = dict(checkpoint_items(base_of(model), merged_items(model)))
     assert parts.keys() == whole.keys() and len(whole) > 20

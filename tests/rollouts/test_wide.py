@@ -16,7 +16,7 @@ from assay.moe import gates_of
 from assay.policy import load_policy
 from rollouts.config import EngineConfig, ProofConfig, RolloutConfig
 from rollouts.weights import checkpoint_state, compare_probe, make_probe, probe_sequences, publish
-from rollouts.wide import AsHeld, wide_routers
+from rollouts.wide import as_held, wide_routers
 from tests.moe_policies import make_policy
 
 NARROW = EngineConfig(dtype="bfloat16", max_num_seqs=8)
@@ -42,12 +42,12 @@ def test_tensors_are_sent_as_the_engine_holds_them(model: Any):
     routers = {n for n in state if n.endswith("mlp.gate.weight")}
     assert len(routers) == len(gates_of(model)) == 2
     for config, wide in ((EngineConfig(), state.keys()), (NARROW, set()), (WIDE, routers)):
-        bundle = publish(AsHeld(state, config), 0)
+        bundle = publish(dict(as_held(state.items(), config)), 0)
         assert bundle.tensors.keys() == state.keys()
         assert {n for n, dtype in bundle.dtypes.items() if dtype == "float32"} == set(wide)
         assert {dtype for n, dtype in bundle.dtypes.items() if n not in wide} <= {"bfloat16"}
-    full = publish(AsHeld(state, EngineConfig()), 0)
-    assert 0.49 < publish(AsHeld(state, WIDE), 0).size_bytes / full.size_bytes < 0.52
+    full = publish(dict(as_held(state.items(), EngineConfig())), 0)
+    assert 0.49 < publish(dict(as_held(state.items(), WIDE)), 0).size_bytes / full.size_bytes < 0.52
 
 
 def test_an_engine_of_32_bits_needs_no_word_for_it():
@@ -67,7 +67,7 @@ def engine(policy: Path) -> Iterator[Any]:
 
 @pytest.mark.vllm
 def test_its_routers_are_those_of_the_trainer_and_its_head_rounds_the_weight_alone(engine: Any, model: Any):
-    report = engine.load_weights(publish(AsHeld(checkpoint_state(model), WIDE), 1))
+    report = engine.load_weights(publish(dict(as_held(checkpoint_state(model).items(), WIDE)), 1))
     assert report.max_relative_error < 3e-2
     hidden = torch.randn(16, 32, generator=torch.Generator().manual_seed(2)).bfloat16()
     found = engine._llm.apply_model(lambda m: routed(m, hidden))[0]
@@ -88,7 +88,7 @@ def routed(model: Any, hidden: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.vllm
 def test_it_proves_and_scores_within_16_bits_across_syncs(engine: Any, model: Any):
     for version in (2, 3):
-        engine.load_weights(publish(AsHeld(checkpoint_state(model), WIDE), version))
+        engine.load_weights(publish(dict(as_held(checkpoint_state(model).items(), WIDE)), version))
         probe = make_probe(model, probe_sequences(model.config.vocab_size, avoid=range(7)), pad_id=2)
         proof = ProofConfig(logprob_atol=0.1)
         assert compare_probe(engine.score(probe.sequences), probe.expected, proof, version) > 1e-5
