@@ -143,7 +143,7 @@ class Cgroups:
         self.places = places
         self._files = FILES[places.version]
         self._fds: dict[str, int] = {}
-        self._owner = f"{PREFIX}{namespace()}-{os.getpid()}-{started('self')}"
+        self._owner = f"{PREFIX}n{namespace()}-{os.getpid()}-{started('self')}"
 
     @classmethod
     def here(cls) -> Cgroups | None:
@@ -206,7 +206,7 @@ class Cgroups:
 
         Only those of this PID namespace, and none where /proc is that of another: it does not show who lives here.
         """
-        removed, own = 0, f"{PREFIX}{namespace()}-"
+        removed, own = 0, f"{PREFIX}n{namespace()}-"
         for folder in self.places.distinct if proc_is_ours() else ():
             for entry in folder.glob(f"{own}*-*-*"):
                 pid, since, _ = entry.name.removeprefix(own).split("-", 2)

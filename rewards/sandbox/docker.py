@@ -31,7 +31,7 @@ from rewards.sandbox.local import REPLY_GRACE_S, START_S, header_of, result_of
 from rewards.sandbox.root import PRECOMPILED
 
 IMAGE = "assay-sandbox"
-OWNER = "assay.owner"  #: the label that says which process a container belongs to
+OWNER = "assay.process"  #: the label that says which process a container belongs to
 PYTHON = "/usr/bin/python3"
 CONTAINER_MEMORY = 4096 * MIB
 USER = "61000:61000"
