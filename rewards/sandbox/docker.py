@@ -31,7 +31,7 @@ from rewards.sandbox.local import REPLY_GRACE_S, START_S, header_of, result_of
 from rewards.sandbox.root import PRECOMPILED
 
 IMAGE = "assay-sandbox"
-OWNER = "assay.process"  #: the label that says which process a container belongs to
+OWNER = "assay.owner"  #: the label that says which process a container belongs to
 PYTHON = "/usr/bin/python3"
 CONTAINER_MEMORY = 4096 * MIB
 USER = "61000:61000"
@@ -273,8 +273,8 @@ def remove_orphans(client: Any) -> int:
 
 
 def _here() -> str:
-    """What the labels of this boot and this PID namespace begin with."""
-    return f"{_boot()}:{cgroups.namespace()}:"
+    """What the labels of this PID namespace and this boot begin with."""
+    return f"{cgroups.namespace()}:{_boot()}:"
 
 
 def _boot() -> str:
