@@ -144,7 +144,7 @@ class Cgroups:
         self._files = FILES[places.version]
         self._folders = [str(folder) for folder in places.distinct]
         self._fds: dict[str, int] = {}
-        self._owner = f"{PREFIX}{namespace()}-{os.getpid()}-{started('self')}"
+        self._owner = f"{PREFIX}n{namespace()}-{os.getpid()}-{started('self')}"
 
     @classmethod
     def here(cls) -> Cgroups | None:
@@ -212,7 +212,7 @@ class Cgroups:
 
         Only those of this PID namespace, and none where /proc is that of another: it does not show who lives here.
         """
-        removed, own = 0, f"{PREFIX}{namespace()}-"
+        removed, own = 0, f"{PREFIX}n{namespace()}-"
         for folder in self.places.distinct if proc_is_ours() else ():
             for entry in folder.glob(f"{own}*-*-*"):
                 pid, since, _ = entry.name.removeprefix(own).split("-", 2)

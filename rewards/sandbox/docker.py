@@ -276,8 +276,8 @@ def remove_orphans(client: Any) -> int:
 
 
 def _here() -> str:
-    """What the labels of this boot and this PID namespace begin with."""
-    return f"{_boot()}:{cgroups.namespace()}:"
+    """What the labels of this PID namespace and this boot begin with."""
+    return f"{cgroups.namespace()}:{_boot()}:"
 
 
 def _boot() -> str:

@@ -32,7 +32,7 @@ def python(code: str, **limits) -> Job:
 
 def ours(pid: int) -> list[Path]:
     assert HERE is not None
-    return [path for folder in HERE.places.distinct for path in folder.glob(f"{PREFIX}{namespace()}-{pid}-*")]
+    return [path for folder in HERE.places.distinct for path in folder.glob(f"{PREFIX}n{namespace()}-{pid}-*")]
 
 
 @pytest.fixture
@@ -228,9 +228,10 @@ def _joined(pid: int) -> bool:
 
 def test_the_sweep_takes_only_what_is_named_after_the_gone(tmp_path):
     groups = Cgroups(Places(2, dict.fromkeys(CONTROLLERS, tmp_path)))
-    here = f"assay-{namespace()}"
+    here = f"assay-n{namespace()}"
     gone = {f"{here}-1-0-0", f"{here}-999999999-5-0"}  # process 1 did not start at 0
-    stay = {f"{groups._owner}-7", "assay-7-1-0-0", "assay-7-999999999-5-0", "assay-x", "assay-a-b-c-d", "user.slice"}
+    stay = {f"{groups._owner}-7", "assay-n7-1-0-0", "assay-n7-999999999-5-0", "assay-x", "assay-a-b-c-d", "user.slice"}
+    stay |= {"assay-999999999-5-0"}  # as an older assay names them, which takes what begins with a number for a process
     for name in (*gone, *stay, f"{here}-x-0-0"):
         (tmp_path / name).mkdir()
     assert groups.sweep() == 2

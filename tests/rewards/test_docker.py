@@ -136,10 +136,10 @@ def test_nothing_outlives_a_worker_that_was_killed(client: Any):
 
 def test_orphans_are_removed_and_the_living_are_left(box: DockerSandbox, client: Any):
     assert box.isolation
-    boot, namespace, _, _ = owner().split(":")
-    dead = client.create_container(NAME, ["/bin/true"], labels={OWNER: f"{boot}:{namespace}:{os.getpid()}:1"})["Id"]
-    elsewhere = client.create_container(NAME, ["/bin/true"], labels={OWNER: f"another-boot:{namespace}:1:1"})["Id"]
-    beside = client.create_container(NAME, ["/bin/true"], labels={OWNER: f"{boot}:7:{os.getpid()}:1"})["Id"]
+    namespace, boot, _, _ = owner().split(":")
+    dead = client.create_container(NAME, ["/bin/true"], labels={OWNER: f"{namespace}:{boot}:{os.getpid()}:1"})["Id"]
+    elsewhere = client.create_container(NAME, ["/bin/true"], labels={OWNER: f"{namespace}:another-boot:1:1"})["Id"]
+    beside = client.create_container(NAME, ["/bin/true"], labels={OWNER: f"7:{boot}:{os.getpid()}:1"})["Id"]
     try:
         assert remove_orphans(client) == 1
         left = {row["Id"] for row in client.containers(all=True)}
