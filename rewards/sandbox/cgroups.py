@@ -140,6 +140,7 @@ class Cgroups:
     def __init__(self, places: Places) -> None:
         self.places = places
         self._files = FILES[places.version]
+        self._folders = [str(folder) for folder in places.distinct]
         self._fds: dict[str, int] = {}
         self._owner = f"{PREFIX}{os.getpid()}-{_started(os.getpid())}"
 
@@ -183,21 +184,20 @@ class Cgroups:
         """
         name = f"{self._owner}-{next(_serial)}"
         try:
-            for folder in self.places.distinct:
-                (folder / name).mkdir()
+            for folder in self._folders:
+                os.mkdir(f"{folder}/{name}")  # noqa: PTH102 - a Path takes as long as the call, and this is every run's
             self._limit(name, memory_bytes, processes)
             yield {"version": self.places.version, "name": name, "folders": self._fds}
         finally:
-            for folder in self.places.distinct:
-                _remove(folder / name, time.monotonic() + GONE_S)
+            for folder in self._folders:
+                _remove(f"{folder}/{name}", time.monotonic() + GONE_S)
 
     def _limit(self, name: str, memory_bytes: int, processes: int) -> None:
-        files = self._files
-        _write(self.places.of(files.memory) / name / files.memory, memory_bytes)
+        files, memory, pids = self._files, self.places.folders["memory"], self.places.folders["pids"]
+        _write(f"{memory}/{name}/{files.memory}", memory_bytes)
         with suppress(FileNotFoundError):  # version 1 counts memory and swap together, 2 swap alone
-            swap = memory_bytes if self.places.version == 1 else 0
-            _write(self.places.of(files.swap) / name / files.swap, swap)
-        _write(self.places.of(files.processes) / name / files.processes, processes)
+            _write(f"{memory}/{name}/{files.swap}", memory_bytes if self.places.version == 1 else 0)
+        _write(f"{pids}/{name}/{files.processes}", processes)
 
     def sweep(self) -> int:
         """Remove groups whose owner is gone; how many folders that were. One with a process left in it stays."""
@@ -220,7 +220,7 @@ def _started(pid: int) -> str:
         return "gone"
 
 
-def _write(path: Path, value: int) -> None:
+def _write(path: str, value: int) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, str(value).encode())
@@ -228,11 +228,11 @@ def _write(path: Path, value: int) -> None:
         os.close(fd)
 
 
-def _remove(folder: Path, deadline: float) -> None:
+def _remove(folder: str, deadline: float) -> None:
     """Remove a group, waiting for the last process in it to be gone; one that stays is left to the next sweep."""
     while True:
         try:
-            return folder.rmdir()
+            return os.rmdir(folder)  # noqa: PTH106
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 return None
@@ -249,16 +249,15 @@ class Group:
 
     def __init__(self, version: int, name: str, folders: dict[str, int]) -> None:
         self._files = files = FILES[version]
-
-        def open_(file: str, flags: int, folder: int | None = None) -> int:
-            here = folders.get(file.partition(".")[0], folders["memory"]) if folder is None else folder
-            return os.open(f"{name}/{file}", flags | os.O_CLOEXEC, dir_fd=here)
-
-        self._doors = [open_(files.join, os.O_WRONLY, folder) for folder in dict.fromkeys(folders.values())]
-        self._cpu, self._full = open_(files.cpu, os.O_RDONLY), open_(files.full, os.O_RDONLY)
+        self._doors = [
+            os.open(f"{name}/{files.join}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd) for fd in set(folders.values())
+        ]
+        cpu, memory = folders["cpuacct"], folders["memory"]
+        self._cpu = os.open(f"{name}/{files.cpu}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=cpu)
+        self._full = os.open(f"{name}/{files.full}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=memory)
         self._peak = None
         with suppress(FileNotFoundError):
-            self._peak = open_(files.peak, os.O_RDONLY)
+            self._peak = os.open(f"{name}/{files.peak}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=memory)
 
     def join(self) -> None:
         """Move this process in, with all it will start. It must have one thread only."""

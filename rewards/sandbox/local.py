@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -197,7 +196,7 @@ def header_of(job: Job, workdir: str) -> dict[str, Any]:
     """What a supervisor is told of a job; its stdin and its files follow as blobs."""
     return {
         "argv": list(job.argv),
-        "limits": asdict(job.limits),
+        "limits": {name: getattr(job.limits, name) for name in Limits.__slots__},
         "files": list(job.files),
         "collect": list(job.collect),
         "workdir": workdir,

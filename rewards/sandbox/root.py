@@ -19,6 +19,8 @@ BOX_ID = 1000  #: user and group of programs, as the box sees them
 PRECOMPILED = "/precompiled"  #: where boxes see precompiled headers, where there are any
 WORK = "/box"  #: working folder, home and, by a bind, /tmp of a run
 WRITABLE = (WORK, "/tmp", "/dev/shm")  #: what programs may write: the tmpfs of `mount_box`, by its three names
+#: of a box' tmpfs: folder, its mode, where it is seen
+_FOLDERS = ((f"{WORK}/tmp", 0o1777, "/tmp"), (f"{WORK}/shm", 0o1777, "/dev/shm"), (f"{WORK}/work", 0o755, WORK))
 
 _TREES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
@@ -72,8 +74,10 @@ def enter(prefix: str, precompiled: str) -> tuple[Drop, list[str], list[str]]:
         remarks.append("programs may create user namespaces of their own")
     call_filter = _usable_filter(features, remarks)
     landlocked = _usable_landlock(features, remarks)
-    kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET)
+    kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS)
     _build_tree(prefix, precompiled)
+    kernel.set_hostname(b"box")  # which each box gets a copy of
+    kernel.drop_bounding_set()
     return Drop(uid, call_filter, landlocked), features, remarks
 
 
@@ -226,14 +230,11 @@ def mount_box(size_bytes: int) -> None:
     """In a new mount namespace: one tmpfs for everything the run may write, and its own /proc."""
     tmpfs = f"mode=755,size={size_bytes},nr_inodes=8192"
     kernel.mount("box", WORK, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, tmpfs)
-    for name, place in (("work", WORK), ("tmp", "/tmp"), ("shm", "/dev/shm")):
-        folder = Path(WORK, name)
-        folder.mkdir()
+    for folder, mode, place in _FOLDERS:
+        os.mkdir(folder)  # noqa: PTH102 - of a fork, every object that is touched costs a page
         os.chown(folder, BOX_ID, BOX_ID)
-        folder.chmod(0o755 if name == "work" else 0o1777)
-        if place != WORK:
-            kernel.mount(str(folder), place, flags=kernel.MS_BIND)
-    kernel.mount(f"{WORK}/work", WORK, flags=kernel.MS_BIND)
+        os.chmod(folder, mode)  # noqa: PTH101
+        kernel.mount(folder, place, flags=kernel.MS_BIND)  # the last one covers the others
     kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
 
 
