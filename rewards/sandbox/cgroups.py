@@ -176,18 +176,24 @@ class Cgroups:
             self._fds = {name: fds[folder] for name, folder in self.places.folders.items()}
             yield tuple(fds.values())
 
+    def plan(self) -> dict[str, Any]:
+        """What a watcher must know of the next group, which is still to be made."""
+        name = f"{self._owner}-{next(_serial)}"
+        return {"version": self.places.version, "name": name, "folders": self._fds}
+
     @contextmanager
-    def box(self, memory_bytes: int, processes: int) -> Iterator[dict[str, Any]]:
-        """A group with these limits; yields what a watcher must know of it. Raises OSError if it cannot be made.
+    def box(self, memory_bytes: int, processes: int, plan: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """A group with these limits, as planned; yields the plan. Raises OSError if it cannot be made.
 
         Whatever runs in it must have been ended before the end of the context.
         """
-        name = f"{self._owner}-{next(_serial)}"
+        plan = plan or self.plan()
+        name = plan["name"]
         try:
             for folder in self._folders:
                 os.mkdir(f"{folder}/{name}")  # noqa: PTH102 - a Path takes as long as the call, and this is every run's
             self._limit(name, memory_bytes, processes)
-            yield {"version": self.places.version, "name": name, "folders": self._fds}
+            yield plan
         finally:
             for folder in self._folders:
                 _remove(f"{folder}/{name}", time.monotonic() + GONE_S)

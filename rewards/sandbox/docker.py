@@ -64,8 +64,11 @@ class DockerSandbox:
         with self._lock:
             stream = self._start()
             try:
-                stream.write(frames.job(job.limits.wall_s, header_of(job, ""), [job.stdin, *job.files.values()]))
-                header, blobs = frames.reply(stream.reader(time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
+                blobs = [job.stdin, *job.files.values()]
+                stream.write(frames.job(job.limits.wall_s, header_of(job, ""), blobs) + frames.READY)
+                read = stream.reader(time.monotonic() + job.limits.wall_s + REPLY_GRACE_S)
+                header, blobs = frames.unpack(read)
+                frames.await_end(read)
             except (OSError, EOFError, frames.BadFrame) as error:
                 self._stop()
                 raise InfraFailure(f"the sandbox container failed: {error or type(error).__name__}") from None

@@ -16,6 +16,7 @@ from typing import Any
 
 HEADER_LIMIT = 1 << 20
 BLOB_LIMIT = 1 << 30
+READY = b"+"  #: after a job: what its header names is there
 GONE = b"."  #: after a reply: the box has ended, down to its last process
 _LENGTH = struct.Struct("!I")
 _JOB = struct.Struct("!dI")
@@ -50,7 +51,10 @@ def unpack(read: Callable[[int], bytes]) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def job(wall_s: float, header: dict[str, Any], blobs: Sequence[bytes]) -> bytes:
-    """A job for a supervisor: its wall limit in front, which is all that the supervisor itself reads of it."""
+    """A job for a supervisor: its wall limit in front, which is all that the supervisor itself reads of it.
+
+    `READY` has to follow: a watcher is being made meanwhile.
+    """
     head = marshal.dumps((header, [len(blob) for blob in blobs]), 4)
     return b"".join((_JOB.pack(wall_s, len(head)), head, *blobs))
 
@@ -62,17 +66,17 @@ def wall_of(fd: int) -> tuple[float, int]:
 
 
 def rest_of(fd: int, size: int) -> tuple[dict[str, Any], list[bytes]]:
-    """The rest of a job, of which `size` bytes are header."""
+    """The rest of a job, of which `size` bytes are header, once the host is ready."""
     header, sizes = marshal.loads(read_exactly(fd, size))
-    return header, [read_exactly(fd, length) for length in sizes]
+    blobs = [read_exactly(fd, length) for length in sizes]
+    read_exactly(fd, len(READY))
+    return header, blobs
 
 
-def reply(read: Callable[[int], bytes]) -> tuple[dict[str, Any], list[bytes]]:
-    """A supervisor's reply to a job; when this returns, nothing of the box is left."""
-    header, blobs = unpack(read)
+def await_end(read: Callable[[int], bytes]) -> None:
+    """What follows a reply, of which `unpack` took the rest; when this returns, nothing of the box is left."""
     if read(len(GONE)) != GONE:
         raise BadFrame("no end of the box")
-    return header, blobs
 
 
 def take_from(data: bytes) -> Callable[[int], bytes]:

@@ -64,8 +64,8 @@ class LocalSandbox:
             # A real box has a working folder of its own; the weak tier needs one of this machine's.
             weak = self.tier == "weak"
             try:
-                with _folder() if weak else nullcontext("") as workdir, self._group(job.limits) as group:
-                    header, blobs = self._exchange(supervisor, job, workdir, group)
+                with _folder() if weak else nullcontext("") as workdir:
+                    header, blobs = self._exchange(supervisor, job, workdir)
             except (OSError, EOFError, frames.BadFrame) as error:
                 self._stop()
                 raise InfraFailure(f"the sandbox supervisor failed: {error or type(error).__name__}") from None
@@ -122,22 +122,28 @@ class LocalSandbox:
         )
         return self._supervisor
 
-    def _group(self, limits: Limits) -> AbstractContextManager[dict[str, Any] | None]:
-        return self._cgroups.box(limits.memory_bytes, limits.processes) if self._cgroups else nullcontext()
-
-    def _exchange(
-        self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str, group: dict[str, Any] | None
-    ) -> tuple[dict[str, Any], list]:
-        header = {**header_of(job, workdir), "cgroup": group}
+    def _exchange(self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str) -> tuple[dict[str, Any], list]:
+        """Send the job and take the reply. The group is made while the watcher is, and removed while it goes."""
         assert supervisor.stdin is not None
-        try:
-            frames.write_all(
-                supervisor.stdin.fileno(), frames.job(job.limits.wall_s, header, [job.stdin, *job.files.values()])
-            )
-            return frames.reply(_reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
-        except (OSError, EOFError, frames.BadFrame):
-            self._stop()  # before its group is removed
-            raise
+        group = self._cgroups.plan() if self._cgroups else None
+        header, blobs = {**header_of(job, workdir), "cgroup": group}, [job.stdin, *job.files.values()]
+        to = supervisor.stdin.fileno()
+        read = _reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S)
+        frames.write_all(to, frames.job(job.limits.wall_s, header, blobs))
+        with self._group(job.limits, group):
+            try:
+                frames.write_all(to, frames.READY)
+                header, blobs = frames.unpack(read)
+            except (OSError, EOFError, frames.BadFrame):
+                self._stop()  # before its group is removed
+                raise
+        frames.await_end(read)
+        return header, blobs
+
+    def _group(self, limits: Limits, plan: dict[str, Any] | None) -> AbstractContextManager[Any]:
+        if self._cgroups is None or plan is None:
+            return nullcontext()
+        return self._cgroups.box(limits.memory_bytes, limits.processes, plan)
 
     def _stop(self) -> None:
         supervisor, self._supervisor = self._supervisor, None
