@@ -17,7 +17,6 @@ import os
 import signal
 import sys
 import traceback
-from _signal import signal as set_handler  # without the enumerations that `signal` looks its arguments up in
 from types import ModuleType
 from typing import NoReturn
 
@@ -75,7 +74,7 @@ def run_script(script: str) -> NoReturn:
     module.__dict__.update(__file__=script, __builtins__=builtins)
     sys.modules["__main__"] = module
     sys.argv[:] = sys.orig_argv[:] = [script]
-    set_handler(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdin, sys.stdout, sys.stderr = _STREAMS
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     _leave(module, _status_of(script, module))
