@@ -99,7 +99,8 @@ class Stepper:
         self, prompts: Sequence[Sequence[int]], params: Sequence[Any], arrived: Arrived, priority: int
     ) -> None:
         if self._broken is not None:
-            return arrived.put(self._broken)
+            arrived.put(self._broken)
+            return
         with boundary("vLLM generate"):
             names = _enqueue(self._llm, prompts, params, priority)
         self._waiting |= {_outside(name): (i, arrived) for i, name in enumerate(names)}

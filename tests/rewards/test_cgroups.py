@@ -199,6 +199,33 @@ def test_a_killed_supervisor_leaves_no_group(no_group_left):
 
 
 @needs_groups
+def test_a_group_that_cannot_be_made_ends_the_watcher_that_waits_for_it(no_group_left):
+    """No machine counts so many processes. The job has been sent by then, and a watcher made."""
+    before = _supervising()
+    with LocalSandbox() as box:
+        with pytest.raises(InfraFailure, match="supervisor failed"):
+            box.run(python("print(1)", processes=1 << 40))
+        deadline = time.monotonic() + 5
+        while (left := _supervising() - before) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not left and ours(os.getpid()) == []
+        assert box.run(python("print(2)")).stdout == b"2\n"
+
+
+def _supervising() -> set[str]:
+    """Every supervisor and watcher of this machine that comes from this process, or lost its parent."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = path.joinpath("stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) in (1, os.getpid()) and b"rewards.sandbox.supervisor" in (path / "cmdline").read_bytes():
+                found.add(path.name)
+        except OSError:
+            continue
+    return found
+
+
+@needs_groups
 def test_groups_of_a_killed_owner_are_swept():
     code = (
         "from rewards.sandbox.local import LocalSandbox\nfrom rewards.sandbox.base import Job\n"

@@ -63,6 +63,19 @@ def test_descriptors_ids_and_privileges(sandbox):
     assert out.count("0000000000000000") == 5 and "NoNewPrivs:\\t1" in out
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_the_machine_has_no_name_and_keeps_its_own(sandbox, warm):
+    """The name comes from the supervisor, whose copy of it is not the machine's; nobody in a box may change theirs."""
+    code = (
+        "import ctypes, os\nbefore = os.uname().nodename\n"
+        "print(before, ctypes.CDLL(None).sethostname(b'x', 1), os.uname().nodename)"
+    )
+    machine = os.uname().nodename
+    job = Job(argv=(sandbox.python, *PYTHON_FLAGS, "main.py"), files={"main.py": code.encode()}, warm=warm)
+    assert [sandbox.run(job).stdout for _ in range(2)] == [b"box -1 box\n"] * 2
+    assert os.uname().nodename == machine
+
+
 def test_only_toolchains_have_a_name_inside(sandbox):
     code = (
         f"import os\nprint(sorted(os.listdir('/etc')), os.path.exists({str(CHECKOUT)!r}), os.path.exists('/var/log'))"
