@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import marshal
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -102,6 +103,9 @@ def _prepared(
     types = caller.types(program, entry, kinds[1:]) if caller.types else ""
     after = caller.after.replace("@ENTRY@", entry).replace("@TYPES@", types)
     text = caller.before + rewritten(caller, program) + after
+    header = f"#include <{language.precompiled}>" if language.precompiled else ""
+    if header and header in program:  # what is precompiled is taken where it is the first
+        text = f"{header}\n" + replaced(re.escape(header), "", text, caller.kept)
     driver = (_HERE / caller.driver).read_bytes()
     name, content = language.source, text.encode("utf-8", "replace")
     if language.compile:

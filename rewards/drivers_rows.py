@@ -106,6 +106,7 @@ CALLERS: dict[str, Caller] = {
         driver="driver_cpp.hpp",
         way="beside",
         before='#include "driver_cpp.hpp"\n#line 1\n',
+        kept=_C_LIKE,
         # names that no macro of the answer has; what is unevaluated asks whether there is such a call
         after="""
 std::string assay_test(assay_driver::Input &assay_input) {

@@ -1,9 +1,11 @@
 """Headers that are compiled once per machine instead of once per answer: C++ answers mostly begin with <bits/stdc++.h>.
 
 GCC takes a precompiled header by itself where the plain one is included first and compiler, flags and macros fit, and
-the plain one where they do not, so that no program compiles that would not have compiled without. Boxes see the folder
-read-only as `PLACE`; a row of the language table names the header and gives `-I` PLACE to its compiler. An image of
-the docker tier brings its own; on this machine the folder is in the user's cache (about 120 MB), filled in a box.
+the plain one where they do not, so that no program compiles that would not have compiled without. It looks for the
+plain one where it took the precompiled one from: a file there leads to the real one, for who includes it twice. Boxes
+see the folder read-only as `PLACE`; a row of the language table names the header and gives `-I` PLACE to its compiler.
+An image of the docker tier brings its own; on this machine the folder is in the user's cache (about 120 MB), filled in
+a box.
 """
 
 from __future__ import annotations
@@ -36,7 +38,12 @@ def shell_line(language: Language) -> str:
     made = f"{PLACE}/{language.precompiled}.gch"
     line = " ".join(command(language, f"/tmp/{_SOURCE}", made))
     text = f"#include <{language.precompiled}>"
-    return f"mkdir -p {Path(made).parent} && echo '{text}' > /tmp/{_SOURCE} && {line} && rm /tmp/{_SOURCE}"
+    plain = f"echo '{_plain(language)}' > {PLACE}/{language.precompiled}"
+    return f"mkdir -p {Path(made).parent} && echo '{text}' > /tmp/{_SOURCE} && {line} && rm /tmp/{_SOURCE} && {plain}"
+
+
+def _plain(language: Language) -> str:
+    return f"#include_next <{language.precompiled}>"
 
 
 def ensure(sandbox: Sandbox, language: Language) -> bool:
@@ -66,6 +73,8 @@ def _ensure(sandbox: Sandbox, language: Language, folder: Path) -> bool:
             if run.killed_by is not None:  # a machine in trouble: another time
                 return True
             _keep(made, run.files.get(_MADE, b"") if run.ok else b"")
+        if not seen.with_suffix("").exists():
+            _keep(seen.with_suffix(""), f"{_plain(language)}\n".encode())
         if not seen.exists() or not seen.samefile(made):
             _link(made, seen)
     return True

@@ -40,6 +40,7 @@ RIGHT = [
     # what stands before the program
     ("php", ["int"], "float", HALF, "#!/usr/bin/env php\n<?php\ndeclare(strict_types=1);\nnamespace X\\Y;\nfunction half($x) { return $x / 2; }\nfunction f($x) { return half($x); }\necho f(2);\nexit(0);"),
     ("php", ["int"], "int", NEXT, "namespace X { function f($x) { return $x + 1; } }"),
+    ("perl", ["int"], "int", NEXT, "package Two::One;\nuse strict;\nsub one { 1 }\nsub f { return $_[0] + one() }\n1;"),
     ("lua", ["int"], "int", NEXT, "#!/usr/bin/lua\nlocal function f(x) return x + 1 end\nprint(f(2))\nos.exit(0)"),
     ("racket", ["int"], "float", HALF, "#!/usr/bin/env racket\n#lang racket\n(define (f x) (/ x 2))\n(exit)"),
     # modules of JavaScript

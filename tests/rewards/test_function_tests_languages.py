@@ -219,6 +219,7 @@ WRITTEN: dict[str, Written] = {
             "float": "double",
             "bool": "bool",
             "string": "const string &",
+            "float[]": "vector<double>",
             "int[]": "vector<int>",
             "string[]": "vector<string> &",
             "int[][]": "const vector<vector<signed>> &",
@@ -251,6 +252,7 @@ WRITTEN: dict[str, Written] = {
             "float": "float64",
             "bool": "bool",
             "string": "string",
+            "float[]": "[]float64",
             "int[]": "[]int",
             "string[]": "[]string",
             "int[][]": "[][]int32",
@@ -284,6 +286,7 @@ WRITTEN: dict[str, Written] = {
             "float": "f64",
             "bool": "bool",
             "string": "&str",
+            "float[]": "Vec<f64>",
             "int[]": "Vec<i32>",
             "string[]": "&[String]",
             "int[][]": "&Vec<Vec<i64>>",
@@ -314,6 +317,7 @@ WRITTEN: dict[str, Written] = {
             "float": "double",
             "bool": "bool",
             "string": "string",
+            "float[]": "double[]",
             "int[]": "int[]",
             "string[]": "string[]",
             "int[][]": "const(long[])[]",
@@ -372,6 +376,7 @@ WRITTEN: dict[str, Written] = {
             "float": "Double",
             "bool": "Boolean",
             "string": "String",
+            "float[]": "List<Double>",
             "int[]": "List<Int>",
             "string[]": "Array<String>",
             "int[][]": "List<List<Int>>",
@@ -518,7 +523,7 @@ def test_only_a_value_that_was_returned_counts(each, function_task, roomy):
     bodies |= {50: CLAIMS[each]} if each in CLAIMS else {}
     bodies |= {60: written.loops}
     tests = [([n], 2 if n in (40, 50) else n + 1) for n in (1, *bodies, 5)]  # what is printed and claimed is 2
-    task = function_task(each, {"x": "int"}, "int", tests, limits={"cpu_s": 0.5})
+    task = function_task(each, {"x": "int"}, "int", tests)
     found = FunctionVerifier().judge(task, written.program(written.bodies(bodies)), roomy)
     said = {10: "WA", 60: "TLE"}
     assert [test.verdict for test in found.tests] == ["AC", *(said.get(n, "RE") for n in bodies), "AC"], found

@@ -62,6 +62,15 @@ def test_a_program_that_lacks_its_include_still_does_not_compile(bench: Bench):
 
 
 @pytest.mark.sandbox
+@pytest.mark.parametrize("program", [f"{USES}#include <bits/stdc++.h>\n", f"#include <vector>\n{USES}"])
+def test_it_may_be_included_twice_or_late(program: str, bench: Bench):
+    """What a task's prompt includes, an answer includes again."""
+    building.build(bench, CPP, USES)
+    files = building.build(bench, CPP, program)
+    assert building.run(bench, CPP, files, bench.limits).stdout == b"7"
+
+
+@pytest.mark.sandbox
 def test_no_program_can_change_it(bench: Bench):
     building.build(bench, CPP, USES)
     code = (
