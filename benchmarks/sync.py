@@ -6,7 +6,8 @@
 One engine on a CPU in fp32, weights handed over as Ray hands them over: a bucket at a time, copied to memory that
 cannot be written to (counted as "copy", and as the engine's). A step is 8 completions of 32 tokens for each of 4
 prompts, and one update of the policy on them. "Beyond" is the largest resident size during the phase less what was
-resident before, in units of the weights' size; of the trainer: a pass over its buckets that keeps none.
+resident before, in units of the weights' size. Of the trainer: a pass over its buckets that keeps none. Of the engine:
+what it takes to load and prove, with the bucket at hand and its copy, as both sides are one process here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 ROUNDS = 3
 PROMPTS, GROUP, TOKENS = 4, 8, 32
-BUCKET_MIB = 64
+BUCKET_MIB = 16  #: the sizes here are small
 COLUMNS = ("size", "parameters", "MB", "publish", "copy", "digests", "load", "modules", "probe", "sync", "of memcpy",
            "proof / sync", "proof / step", "step", "beyond, trainer", "beyond, engine")  # fmt: skip
 

@@ -354,7 +354,8 @@ def _environment(config: EngineConfig) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind" if (config.tensor_parallel or 1) > 1 else "auto")
+    if (config.tensor_parallel or 1) > 1 and os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "auto") == "auto":
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # else it wants a NUMA node for each process
     if config.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(config.threads)
 

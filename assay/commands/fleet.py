@@ -127,10 +127,12 @@ class ReplayFleet(Fleet):
 
 def sleeps(config: RunConfig) -> bool:
     """Whether the engines sleep while the trainer steps. Raises ConfigError where they are to draw meanwhile."""
-    ahead, wanted = config.grpo is not None and config.grpo.max_lag > 0, config.rollouts.engine.sleeps
-    if wanted and ahead:
+    wanted = config.rollouts.engine.sleeps
+    if config.grpo is None:
+        return False
+    if wanted and config.grpo.max_lag:
         raise ConfigError("rollouts.engine.sleeps: with grpo.max_lag above 0 engines draw while the trainer steps")
-    return config.cluster.placement == "colocated" and not ahead if wanted is None else wanted
+    return config.cluster.placement == "colocated" and not config.grpo.max_lag if wanted is None else wanted
 
 
 @contextmanager

@@ -14,15 +14,20 @@ from pathlib import Path
 
 import grpc
 import pytest
+import ray
+import torch
 
-from assay.errors import EnvironmentProblem, InfraFailure
-from assay.types import Completion, FinishReason, RolloutGroup, Verdict
+from assay.errors import EnvironmentProblem, InfraFailure, WeightMismatch
+from assay.tokenizer import train_tokenizer
+from assay.types import Completion, FinishReason, Message, RolloutGroup, Task, Verdict
 from grpo import versions
 from grpo.cluster import STRANGERS, Cluster, _about, _knock
 from grpo.config import ClusterConfig
 from rewards.config import RewardsConfig
 from rollouts.config import EngineConfig, RolloutConfig, TaskFile
+from rollouts.engine import Sampling
 from rollouts.tasks import read_tasks
+from rollouts.weights import Probe, Publication
 from tests.tiny_tasks import generate
 
 pytestmark = [pytest.mark.ray, pytest.mark.sandbox]
@@ -101,6 +106,31 @@ def test_a_dead_actor_is_named_and_is_an_infrastructure_failure(cluster: Cluster
     ray.kill(proxy._actor, no_restart=True)
     with pytest.raises(InfraFailure, match="rewards/0"):
         proxy.score_group(None)
+    pool.close()
+
+
+def test_buckets_reach_every_engine_and_the_heir_of_one_that_is_killed_while_it_sleeps(cluster: Cluster):
+    tokenizer = train_tokenizer(["x"], vocab_size=300)
+    tensors = {str(i): torch.full((64, 1024), float(i)) for i in range(12)}  # 256 KiB each
+    probe = Probe(sequences=[[3, 4, 5]], expected=[[-1.0, -1.0]])
+    config = RolloutConfig(engine=EngineConfig(kind="fake", engines=2))
+    pool = cluster.rollouts("nowhere", config, tokenizer, max_model_len=8)
+    task = Task(id="a", messages=(Message(role="user", content="x"),), verifier="function", answer={})
+    draw = Sampling(temperature=1.0, max_tokens=8, samples=2, seed=4)
+
+    def sync(version: int) -> list[int]:
+        return [report.version for report in pool.sync(Publication(tensors.items, version, 1 << 20), probe)[0]]
+
+    assert sync(1) == [1, 1]
+    before = [c.token_ids for group in pool.generate([task] * 4, draw) for c in group.completions]
+    pool.sleep()
+    with pytest.raises(WeightMismatch, match="slept, and what it held is gone"):
+        pool.generate([task], draw)
+    ray.kill(pool._engines[1]._actor)
+    assert sync(2) == [2, 2] and len(pool.recoveries) == 1
+    groups = pool.generate([task] * 4, draw)
+    assert [c.token_ids for group in groups for c in group.completions] == before
+    assert {c.policy_version for group in groups for c in group.completions} == {(2, 2)}
     pool.close()
 
 

@@ -16,6 +16,8 @@ from assay.adapter import LoraConfig, adapted, base_of, merged_items, merged_sta
 from assay.errors import InfraFailure, WeightMismatch
 from assay.policy import load_policy
 from assay.tokenizer import train_tokenizer
+from grpo.config import GRPOConfig
+from grpo.trainer import PolicyTrainer
 from rollouts.config import ProofConfig
 from rollouts.fake import FakeEngine
 from rollouts.pool import RolloutPool
@@ -125,6 +127,24 @@ def test_module_by_module_the_checkpoint_is_the_same(tiny_policy: Path, lora: Lo
     parts = dict(checkpoint_items(base_of(model), merged_items(model)))
     assert parts.keys() == whole.keys() and len(whole) > 20
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
+def test_a_trainer_publishes_the_same_in_buckets_and_a_copy_outlives_its_next_step(
+    tiny_policy: Path, lora: LoraConfig | None
+):
+    config = GRPOConfig(kl={"estimator": "none", "coef": 0.0})  # type: ignore[arg-type]
+    trainer = PolicyTrainer(tiny_policy, config, dtype="float32", temperature=1.0, pad_id=2, lora=lora)
+    whole = trainer.publish().digests
+    own, copy = trainer.publication(16 * KIB, keep=False), trainer.publication(16 * KIB, keep=True)
+    for publication in (own, copy):
+        assert [*publication][-1].published == whole and publication.version == 0
+    with torch.no_grad():
+        for parameter in trainer.unwrapped.parameters():
+            parameter.add_(0.01)
+    assert [*copy][-1].published == whole
+    with pytest.raises(WeightMismatch, match="trained meanwhile"):
+        list(own)
 
 
 class Mortal(FakeEngine):

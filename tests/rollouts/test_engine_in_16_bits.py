@@ -1,0 +1,64 @@
+"""An engine in bfloat16 under a trainer in fp32: it is asked in its own precision, and holds what rounds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import rollouts.loading
+from assay.errors import WeightMismatch
+from assay.policy import load_policy, load_tokenizer
+from rollouts.config import EngineConfig, ProofConfig
+from rollouts.weights import checkpoint_state, publish
+
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_policy: Path) -> Iterator[Any]:
+    from rollouts.vllm import VLLMEngine
+
+    config = EngineConfig(max_num_seqs=16, dtype="bfloat16")
+    eos = load_tokenizer(tiny_policy).eos_token_id
+    made = VLLMEngine(str(tiny_policy), config, ProofConfig(), max_model_len=128, eos_token_id=eos)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def state(tiny_policy: Path) -> dict[str, torch.Tensor]:
+    return checkpoint_state(load_policy(tiny_policy))
+
+
+def test_weights_in_fp32_are_held_as_they_round(engine: Any, state: dict[str, torch.Tensor]):
+    report = engine.load_weights(publish(state, 1))
+    assert all(tensor.dtype == torch.float32 for tensor in state.values())
+    assert 1e-4 < report.max_relative_error < 2e-2  # products in bfloat16
+    assert engine.load_weights(publish(state, 2)).modules_checked == report.modules_checked
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("model.layers.1.self_attn.o_proj", 1.1),
+        ("model.layers.1.mlp.experts.2", 1.1),
+        ("model.embed_tokens", 1 + 2**-7),  # what can be read has to be right to the last bit
+        ("model.norm", 1 + 2**-7),
+    ],
+)
+def test_harm_above_its_rounding_is_named(
+    engine: Any, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, name: str, factor: float
+):
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            rollouts.loading,
+            "deliver",
+            lambda sent: iter({k: v * factor if k.startswith(f"{name}.") else v for k, v in sent.items()}.items()),
+        )
+        with pytest.raises(WeightMismatch, match=rf"{name} \(relative error .*1 of \d+ modules"):
+            engine.load_weights(publish(state, 3))
+    engine.load_weights(publish(state, 4))
