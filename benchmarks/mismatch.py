@@ -1,10 +1,12 @@
 """How far a 16-bit engine and the trainer are apart on sampled tokens: k3 per token, by what each side computes in.
 
-    python benchmarks/mismatch.py [--tokens 96] [--prompts 16]
+    python benchmarks/mismatch.py [--tokens 96] [--prompts 16] [--sharpness 8]
 
 A tiny random DeepSeek-V2 (4 layers, 16 experts, 4 per token). The real vLLM draws completions in bfloat16, without and
 with `fp32_router_and_head`; the trainer reads them in float32 and in bfloat16, without and with routing replay (r3).
-k3 = e^d - d - 1 with d = log mu - log pi, mu the engine's probability.
+k3 = e^d - d - 1 with d = log mu - log pi, mu the engine's probability. The head of a random model says next to nothing:
+its logits are about 1, those of a trained one reach 20 or 30, where bfloat16 goes in steps of an eighth. `sharpness`
+multiplies the head's weight.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--sharpness", type=float, default=1.0)
     options = parser.parse_args()
     tokenizer = train_tokenizer(["def f(n): return n + 1", "sum of the squares"] * 3, vocab_size=300)
     folder = Path(tempfile.mkdtemp()) / "policy"
@@ -48,7 +51,7 @@ def main() -> None:
     print("| " + " | ".join(HEADER) + " |\n|" + "---|" * len(HEADER), flush=True)
     for wide in (False, True):
         config = EngineConfig(max_num_seqs=16, dtype="bfloat16", fp32_router_and_head=wide, return_experts=True)
-        drawn = draw(policy, config, options.prompts, options.tokens)
+        drawn = draw(policy, config, options)
         for dtype in ("float32", "bfloat16"):
             for replay in ("off", "r3"):
                 row(policy, drawn, "bfloat16, router and head fp32" if wide else "bfloat16", dtype, replay)
@@ -59,7 +62,7 @@ def trainer_of(policy: Path, dtype: Any, replay: Any = "off") -> PolicyTrainer:
     return PolicyTrainer(policy, config, dtype=dtype, temperature=1.0, pad_id=2)
 
 
-def draw(policy: Path, config: EngineConfig, prompts: int, tokens: int) -> Drawn:
+def draw(policy: Path, config: EngineConfig, options: argparse.Namespace) -> Drawn:
     """Completions of an engine that holds weights of float32 rounded, as after any update."""
     from rollouts.vllm import VLLMEngine
 
@@ -67,10 +70,11 @@ def draw(policy: Path, config: EngineConfig, prompts: int, tokens: int) -> Drawn
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.01)
-    asked = [[0, *torch.randint(20, 280, (12,), generator=generator).tolist()] for _ in range(prompts)]
-    engine = VLLMEngine(str(policy), config, ProofConfig(), max_model_len=tokens + 32, eos_token_id=1)
+        trainer.unwrapped.lm_head.weight.mul_(options.sharpness)
+    asked = [[0, *torch.randint(20, 280, (12,), generator=generator).tolist()] for _ in range(options.prompts)]
+    engine = VLLMEngine(str(policy), config, ProofConfig(), max_model_len=options.tokens + 32, eos_token_id=1)
     engine.load_weights(trainer.publish(config))
-    groups = engine.generate(asked, Sampling(temperature=1.0, max_tokens=tokens, samples=GROUP, seed=3))
+    groups = engine.generate(asked, Sampling(temperature=1.0, max_tokens=options.tokens, samples=GROUP, seed=3))
     engine.close()
     gc.collect()
     pairs = [(p, c) for p, group in zip(asked, groups, strict=True) for c in group]

@@ -101,7 +101,7 @@ class PolicyTrainer:
         self.reference: PreTrainedModel | None = None
         if lora is not None:  # an adapted policy carries its reference inside
             model = adapted(model, lora)
-        elif config.kl.estimator != "none":
+        elif config.kl.estimator != "none":  # copied before its routers are wrapped: a wrapper belongs to one model
             self.reference = placed(self.accelerator, self._held(copy.deepcopy(model).eval().requires_grad_(False)))
         if lora is not None and config.kl.reset_every:
             raise ConfigError("grpo.kl.reset_every: an adapted policy's reference is the policy inside; leave it out")

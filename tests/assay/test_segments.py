@@ -84,6 +84,15 @@ def test_a_mask_that_is_given_is_obeyed(policy: Path):
     assert (plain[0, 2:] - b[0, 2:]).abs().max() > 1e-3
 
 
+def test_a_saved_policy_says_nothing_of_it(policy: Path, tmp_path: Path):
+    """Transformers and vLLM know no such attention."""
+    model = load_policy(policy)
+    attend_by_segment(model)
+    model.save_pretrained(str(tmp_path))
+    assert "segments" not in (tmp_path / "config.json").read_text()
+    assert load_policy(tmp_path).config._attn_implementation == "sdpa"
+
+
 def test_a_model_that_keeps_its_positions_to_itself_is_refused():
     q = torch.zeros(1, 1, 2, 4)
     with pytest.raises(ConfigError, match="does not tell its positions; leave it out"):
