@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from assay.commands import ranks
+from assay.commands.rendezvous import check_launcher, without_launcher
+from assay.errors import ConfigError
 from tests.launching import ends, start
 
 GONE = r"rank 1 \(\S+, pid \d+\) is gone: killed, out of memory, or its machine went down"
@@ -76,6 +79,33 @@ def test_commands_that_do_not_train_take_one_process():
     found = ends(start(["assay.cli", "plan", "nowhere.yaml"], 2), 60)
     assert [code for code, _ in found] == [2, 2]
     assert "`assay plan` takes one process: start it without torchrun" in found[0][1] and found[1][1] == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "complaint"),
+    [
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "set it to no; policy.dtype"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "set fsdp_version: 2"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
+            "fsdp_cpu_ram_efficient_loading",
+        ),
+    ],
+)
+def test_a_launcher_that_was_told_something_else_is_refused(told: dict[str, str], complaint: str):
+    with pytest.raises(ConfigError, match=complaint):
+        check_launcher(told)
+    check_launcher({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_MIXED_PRECISION": "no"})
+
+
+def test_actors_are_not_told_the_rank(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("RANKING", "kept")
+    with without_launcher():
+        assert "LOCAL_RANK" not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+        assert os.environ["RANKING"] == "kept"
+    assert os.environ["LOCAL_RANK"] == "3"
 
 
 def test_the_module_is_light():
