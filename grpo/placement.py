@@ -143,8 +143,8 @@ def others_than_ranks(devices: Sequence[str], told: Mapping[str, str]) -> str:
     if set(theirs) == set(devices):
         return ""
     return (
-        f"Ray sets devices {','.join(devices)} aside for the trainer, whose {ranks} ranks run on {','.join(theirs)}: set "
-        f"cluster.trainer_gpus={ranks}, and CUDA_VISIBLE_DEVICES to what nobody else has, these first"
+        f"Ray sets devices {','.join(devices)} aside for the trainer, whose {ranks} ranks run on {','.join(theirs)}: "
+        f"set cluster.trainer_gpus={ranks}, and CUDA_VISIBLE_DEVICES to what nobody else has, these first"
     )
 
 
