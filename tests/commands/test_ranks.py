@@ -62,16 +62,20 @@ def test_what_ends_one_rank_ends_all_with_the_reason(what: str, codes: list[int]
     assert seconds < 100  # far less; a collective may take fifteen, and sleeps would take a hundred and twenty
 
 
-def test_a_rank_that_is_silent_is_named():
+@pytest.mark.parametrize(
+    ("what", "where"), [("stops", "does not answer"), ("lags", r"in lags at tests/commands/ranks.py:\d+")]
+)
+def test_who_waits_for_whom_is_said_while_it_lasts_and_at_the_end(what: str, where: str):
     began = time.monotonic()
-    processes = start(["tests.commands.ranks", "stops", "grpo"], 2)
+    processes = start(["tests.commands.ranks", what, "grpo"], 2)
     try:
-        said = processes[0].communicate(timeout=100)[1]
+        said = processes[0].communicate(timeout=100)[1].strip().splitlines()
     finally:
         for process in processes:
             process.kill()
     assert processes[0].returncode == 2
-    assert re.fullmatch(r"said: stops: .*imed out.*; meanwhile rank 1 \(.*\) does not answer", said.strip()), said
+    assert re.fullmatch(rf"still waiting: {what}, \d+ s; rank 1 \(\S+, pid \d+\) {where}", said[0]), said
+    assert re.fullmatch(rf"said: {what}: .*imed out.*; meanwhile rank 1 \(\S+, pid \d+\) {where}", said[-1]), said
     assert time.monotonic() - began < 100
 
 
