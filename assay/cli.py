@@ -24,6 +24,7 @@ COMMANDS = {
     "eval": ("train", "pass@1 of a policy on the held-out tasks, greedy and sampled"),
     "check-tasks": ("check_tasks", "run reference solutions: gold must pass, an empty answer must fail"),
     "reward": ("reward", "check a reward: gold, empty, wrong, constant and tampering answers to each task"),
+    "export": ("export", "a run's policy, or a checkpoint's, as a plain Hugging Face folder"),
     "report": ("report", "write RUN/report.html from what a run left behind"),
     "sandbox": ("sandbox", "build the image of the docker tier; test every language in a tier"),
     "plan": ("plan", "what a run would take and where it would go, before anything is loaded"),
@@ -135,6 +136,14 @@ def _reward_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", default="local", choices=("docker", "local", "weak"), help="%(default)s")
 
 
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FROM", help="a run, a stage of it, a checkpoint or a policy's folder")
+    parser.add_argument("folder", metavar="TO", help="the folder to make")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="convert; as they are, if not given"
+    )
+
+
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
 
@@ -162,6 +171,7 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "eval": _eval_arguments,
     "check-tasks": _check_arguments,
     "reward": _reward_arguments,
+    "export": _export_arguments,
     "report": _report_arguments,
     "sandbox": _sandbox_arguments,
     "plan": _plan_arguments,

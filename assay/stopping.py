@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any
 
 SPARE = 1.25
+TOGETHER_S = 1.0  #: a terminal and a launcher may both pass on one Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Stopping:
     def __init__(self, limit: Limit = NO_LIMIT) -> None:
         self.limit = limit
         self.asked = self._signalled = False
+        self._since = 0.0
         self.why = ""  #: for people; empty where a person or a scheduler asked
         self._step_s = self._save_s = 0.0  # the longest so far
         self._before: float | None = None  # when it was last asked
@@ -98,9 +100,11 @@ class Stopping:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signalled:
+            if time.monotonic() - self._since < TOGETHER_S:
+                return
             raise KeyboardInterrupt
-        self.asked = self._signalled = True
-        Stopping.heard = time.monotonic()
+        self.asked, self._signalled, self._since = True, True, time.monotonic()
+        Stopping.heard = self._since
         name = signal.Signals(number).name
         print(
             f"{name}: stopping after this step and writing a checkpoint; again to stop at once",

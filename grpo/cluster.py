@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
 from rollouts.engine import Sampling
 from rollouts.pool import RolloutPool
+from rollouts.routing import LANES
 from rollouts.weights import WeightBundle
 
 DEAD = "(dead)"  #: and not to come back
@@ -64,6 +65,10 @@ class Holder:
 
     def call(self, method: str, *args: Any) -> Any:
         return getattr(self.held, method)(*args)
+
+    def parts(self, method: str, *args: Any) -> Iterator[Any]:
+        """An answer in parts; Ray hands on each part as it comes."""
+        yield from self.call(method, *args)
 
     def versions(self) -> dict[str, str]:
         return versions.installed()
@@ -157,6 +162,22 @@ class Proxy:
             f"folder ({_first_line(error)}); free space there{grow}"
         )
 
+    def stream(self, *args: Any) -> Iterator[Any]:
+        """The parts of an engine's answer, each as it comes."""
+        if not ray.is_initialized():
+            raise InfraFailure(f"{self._name}: Ray was shut down before generate")
+        what = f"generate{_about(args, self._tasks)}"
+        try:
+            parts = self._actor.parts.remote("stream", *args)
+            while (part := self._wait(parts, what)) is not None:
+                yield part
+        except RayTaskError as error:
+            if isinstance(error.cause, AssayError):
+                raise error.cause from None
+            raise
+        except RayError as error:
+            raise InfraFailure(f"{self._name} died during {what}: {_first_line(error)}") from None
+
     def _revive(self) -> None:
         """Wait, where Ray starts the actor anew, until it is there again: whoever tries next shall not find it dead."""
         started = time.monotonic()
@@ -184,7 +205,7 @@ class Proxy:
         while True:
             left = config.call_timeout_s - (time.monotonic() - started)
             try:
-                return ray.get(reference, timeout=max(0.0, min(config.stall_report_s, left)))
+                return _get(reference, max(0.0, min(config.stall_report_s, left)))
             except GetTimeoutError:
                 waited = time.monotonic() - started
             where = self._settled()
@@ -222,11 +243,16 @@ class Proxy:
 class NamedRollouts(RolloutPool):
     """Tells its proxies which task a prompt belongs to: an engine sees tokens alone, the watchdog should say more."""
 
-    def generate(self, tasks: Sequence[Task], sampling: Sampling) -> list[RolloutGroup]:
+    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
         names = {self.prompt_ids(task): task.id for task in tasks}
         for engine in self._engines:
             engine._tasks = names  # type: ignore[attr-defined]
-        return super().generate(tasks, sampling)
+        return super().stream(tasks, sampling)
+
+    def _one(self, n: int, task: Task, sampling: Sampling) -> RolloutGroup:
+        engine: Any = self._engines[n]
+        engine._tasks = {**engine._tasks, self.prompt_ids(task): task.id}
+        return super()._one(n, task, sampling)
 
     def _shared(self, bucket: WeightBundle) -> Any:
         """Once in Ray's memory, however many engines read it there."""
@@ -292,7 +318,10 @@ class Cluster:
         for trainer in before:
             self._set_aside(trainer)
         group = self._group(kind, self._place(kind))
-        options = {"runtime_env": {"env_vars": {**_python_path(), **_engine_env(config)}}}
+        options: dict[str, Any] = {"runtime_env": {"env_vars": {**_python_path(), **_engine_env(config)}}}
+        room = config.engine.max_num_seqs if config.engine.routing == "queue" else 0
+        if room:
+            options["max_concurrency"] = 2 * LANES + 2  # a flow, an evaluation, and a sync beside them
         where = str(Path(model).resolve()) if Path(model).exists() else str(model)
         arguments = (where, config, max_model_len, tokenizer.eos_token_id)
 
@@ -312,7 +341,7 @@ class Cluster:
         engines = [start(i) for i in range(kind.count)]
         for engine in engines:
             engine.wait_ready()
-        return NamedRollouts(engines, tokenizer, config.proof, restart)
+        return NamedRollouts(engines, tokenizer, config.proof, restart, room, config.engine.update_in_flight)
 
     def rewards(self, config: RewardsConfig, reward_model: str | Path | None = None) -> RewardPool:
         """Reward workers, and the learned reward model beside them where there is one."""
@@ -412,6 +441,17 @@ class Cluster:
         proxy = Proxy(name, actor, self, restarts)
         self._proxies.append(proxy)
         return proxy
+
+
+def _get(reference: Any, timeout_s: float) -> Any:
+    """The value of a reference, or the next one of a generator, None after its last. Raises GetTimeoutError."""
+    if not isinstance(reference, ray.ObjectRefGenerator):
+        return ray.get(reference, timeout=timeout_s)
+    ready, _ = ray.wait([reference], timeout=timeout_s)
+    if not ready:
+        raise GetTimeoutError
+    value = next(reference, None)
+    return None if value is None else ray.get(value)
 
 
 def say(line: str) -> None:

@@ -134,6 +134,10 @@ class GRPOConfig(Section):
         default=0, ge=0, description="the last tokens before the limit, over which up to 1 is taken off the reward"
     )
     max_lag: int = Field(default=0, ge=0, description="steps that rollouts may be drawn and judged ahead of training")
+    flow: bool = Field(
+        default=False,
+        description="ahead of training: a step takes the groups that are ready first, not a draw of its own",
+    )
     micro_batch_tokens: int = Field(default=8192, ge=1, description="positions in one forward pass of the trainer")
     gradient_checkpointing: bool = False
     eval_every: int = Field(default=50, ge=0, description="held-out pass@1 during the run; 0: never")
@@ -155,6 +159,8 @@ class GRPOConfig(Section):
     def _no_setting_without_effect(self) -> GRPOConfig:
         if self.max_generation_batches > 1 and not self.drop_zero_variance_groups:
             raise ValueError("max_generation_batches replaces dropped groups; set drop_zero_variance_groups: true too")
+        if self.flow and not self.max_lag:
+            raise ValueError("flow lets slow groups go to a later step; set max_lag to the steps they may be late")
         if self.mini_batches > self.prompts_per_step:
             raise ValueError(f"mini_batches={self.mini_batches} cannot share {self.prompts_per_step} prompts per step")
         if self.advantage == "process" and self.overlong_buffer_tokens:

@@ -140,6 +140,12 @@ def _device(
     return found
 
 
+def checkpoint_copy(size: ModelSize, config: GRPOConfig, adapted: bool = False) -> int:
+    """What is held on the driver's node while a checkpoint is written beside the steps: weights and AdamW's moments in
+    fp32; of an adapted policy the merged weights."""
+    return FP32 * size.parameters * (1 if adapted else 3) if config.checkpoint_async else 0
+
+
 def gib(amount: int) -> str:
     """12,345,678 -> `11.8 MiB`; GiB from one on."""
     return f"{amount / 2**30:,.2f} GiB" if amount >= 2**30 else f"{amount / 2**20:,.1f} MiB"

@@ -4,8 +4,9 @@
                               ^                                                         |
                               +------------ rollouts.sync (with proof) <--- publish ----+
 
-With `max_lag` 0 each step waits for the one before; else rollouts are drawn and judged that many steps ahead
-(`grpo.ahead`). A step is recorded, and can be resumed from, only when it is whole.
+With `max_lag` 0 each step waits for the one before; else rollouts are drawn and judged that many steps ahead: whole
+steps (`grpo.ahead`) or a flow of groups (`grpo.flow`). A step is recorded, and can be resumed from, only when it is
+whole.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Protocol
 from assay.errors import TrainingDiverged
 from assay.metrics import Timer
 from grpo import mismatch
-from grpo.ahead import Ahead
 from grpo.batch import Advantage, TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig
 from grpo.drawing import Drawing, Drawn, Rewards, Rollouts
-from grpo.record import RunRecord, describe
+from grpo.flow import Source, source
+from grpo.record import RunRecord, describe, lag_shares
 from rollouts.config import SamplingConfig
 from rollouts.tasks import TaskStream
 
@@ -67,7 +68,7 @@ def run(
     drawing = Drawing(
         config=config, sampling=sampling, tasks=parts.tasks, rollouts=parts.rollouts, rewards=parts.rewards, seed=seed
     )
-    with closing(Ahead(drawing.draw, max_lag=config.max_lag, start=start, end=config.steps)) as ahead:
+    with closing(source(drawing, start)) as ahead:
         for done in range(start + 1, config.steps + 1):
             if stop():
                 return done - 1
@@ -82,7 +83,7 @@ def run(
                     with timer.phase("eval"):
                         metrics |= parts.evaluate(done)
             ahead.trained(done)
-            record.cursor = drawn.cursor
+            record.cursor, record.left = drawn.cursor, drawn.left
             record.samples(done, drawn.scored, advantages)
             record.metrics(done, metrics, timer)
             if record.due(done, config.checkpoint_every):
@@ -91,7 +92,7 @@ def run(
     return config.steps
 
 
-def _take(ahead: Ahead[Drawn], step: int, timer: Timer, config: GRPOConfig) -> Drawn:
+def _take(ahead: Source, step: int, timer: Timer, config: GRPOConfig) -> Drawn:
     began = time.perf_counter()
     drawn = ahead.take(step)
     if config.max_lag:
@@ -116,4 +117,6 @@ def _train(
         raise TrainingDiverged(f"{error}; the batch is in {record.offending(done, drawn.scored)}") from None
     metrics |= {**batch.counts, **describe(drawn.scored), "policy/version": float(parts.trainer.version)}
     metrics |= {"lag/max": float(max(0, lag)), "groups/generation_batches": float(drawn.batches)}
+    if config.max_lag:
+        metrics |= lag_shares(drawn.scored, parts.trainer.version - 1)
     return metrics, advantages

@@ -337,7 +337,7 @@ class PolicyTrainer:
         """
         main, model = self.accelerator.is_main_process, self.unwrapped
         moving = Copies(p for p in model.parameters() if p.requires_grad) if copied else _as_it_is
-        state, factors = whole(merged_state(model), main, moving), whole(adapter_state(model), main, moving)
+        state, adapter = whole(merged_state(model), main, moving), whole(adapter_state(model), main, moving)
         saved = {
             "optimizer": whole(self.optimizer.state_dict(), main, Copies() if copied else _as_it_is),
             "version": self.version,
@@ -351,7 +351,7 @@ class PolicyTrainer:
                 return
             try:
                 with without_bars():
-                    save_weights(model, state, factors, folder)
+                    save_weights(model, state, adapter, folder)
             except SafetensorError as error:  # safetensors' own word for a full disk
                 raise OSError(errno.EIO, " ".join(str(error).split())[:200]) from None
             save_state(saved, folder / "trainer.pt")

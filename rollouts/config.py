@@ -36,6 +36,16 @@ class EngineConfig(Section):
         description="give memory back while the trainer steps; unset: where cluster.placement is colocated and no "
         "rollouts are drawn ahead (grpo.max_lag: 0)",
     )
+    routing: Literal["fixed", "queue"] = Field(
+        default="fixed",
+        description="fixed: every engine draws its share; queue: an engine with room takes the next prompt, longest "
+        "expected first, and a draw by several engines repeats to rounding alone",
+    )
+    update_in_flight: bool = Field(
+        default=False,
+        description="new weights are taken over between two tokens: completions under way go on with them, on keys and "
+        "values of the old ones, and say which token came from which version",
+    )
     sync_bucket_mib: int = Field(
         default=64, ge=1, description="weights travel in buckets of so much, or of one tensor that is larger"
     )
@@ -47,6 +57,12 @@ class EngineConfig(Section):
     def _wide_parts_of_a_narrow_engine(self) -> EngineConfig:
         if self.fp32_router_and_head and self.dtype == "float32":
             raise ValueError("fp32_router_and_head: an engine of dtype float32 computes all so; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _updates_in_flight_need_a_queue(self) -> EngineConfig:
+        if self.update_in_flight and self.routing != "queue":
+            raise ValueError("update_in_flight: a share is drawn under one version; set routing: queue too")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,12 +14,18 @@ SLEPT = "the engine slept, and what it held is gone: it may answer once weights 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How one call draws. `temperature` 0 is greedy. `seed` makes the draw repeatable, whatever else is in flight."""
+    """How one call draws. `temperature` 0 is greedy. `seed` and the number of a prompt make its draw repeatable,
+    whichever engine has it and whatever else is in flight."""
 
     temperature: float
     max_tokens: int
     samples: int = 1  # G
     seed: int = 0
+    numbers: tuple[int, ...] = ()  #: of the prompts, where a call has a part of a draw; else 0, 1, 2, ...
+
+    def number(self, index: int) -> int:
+        """What the prompt at `index` of the call is called in the whole draw."""
+        return self.numbers[index] if self.numbers else index
 
 
 class Engine(Protocol):
@@ -27,6 +33,10 @@ class Engine(Protocol):
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
         """G completions for each prompt (token ids), in the order of the prompts. Raises InfraFailure."""
+        ...
+
+    def stream(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[tuple[int, list[Completion]]]:
+        """The same as (index of the prompt, its G completions), each as soon as it is whole."""
         ...
 
     def load_weights(self, bundle: WeightBundle) -> SyncReport | None:

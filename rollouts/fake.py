@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from assay.errors import WeightMismatch
 from assay.types import Completion, FinishReason, RoutedExperts
@@ -28,13 +28,17 @@ class FakeEngine:
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
         self._ready()
+        seeds = [f"{sampling.seed}/{sampling.number(p)}" for p in range(len(prompts))]
         return [
             [
-                self._completion(prompt, random.Random(f"{sampling.seed}/{p}/{g}"), sampling.max_tokens)
+                self._completion(prompt, random.Random(f"{seed}/{g}"), sampling.max_tokens)
                 for g in range(sampling.samples)
             ]
-            for p, prompt in enumerate(prompts)
+            for prompt, seed in zip(prompts, seeds, strict=True)
         ]
+
+    def stream(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[tuple[int, list[Completion]]]:
+        yield from enumerate(self.generate(prompts, sampling))
 
     def _completion(self, prompt: Sequence[int], draw: random.Random, max_tokens: int) -> Completion:
         wanted = tuple(self._answer(prompt, draw))

@@ -22,17 +22,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from assay.errors import ConfigError, InfraFailure, WeightMismatch, boundary
 from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.engine import SLEPT, Sampling
+from rollouts.stepping import Stepper, spans, streamed
 from rollouts.weights import SyncReport, WeightBundle
 from rollouts.wide import wide_routers
 
 FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+PROBES = 4  #: sequences of `rollouts.weights.probe_sequences`
 TENSOR_RTOL = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}
 
 
@@ -58,16 +60,24 @@ class VLLMEngine:
                 "rollouts.engine.return_experts: on a CPU it needs tensor_parallel=1; the routers of other processes "
                 "are not listened to"
             )
+        self._in_flight, sequences = config.update_in_flight, config.max_num_seqs
+        if self._in_flight:  # the probe finds a place beside the rest, and no step is under way between two steps
+            sequences += PROBES
+            options |= {"scheduling_policy": "priority", "async_scheduling": False}
         if config.return_experts and self._on_cpu and not config.enforce_eager:
             raise ConfigError(
                 "rollouts.engine.return_experts: on a CPU it needs enforce_eager=true; a compiled forward pass has no "
                 "router to listen to"
             )
+        if config.return_experts and self._on_cpu and config.routing == "queue":
+            raise ConfigError(
+                "rollouts.engine.return_experts: on a CPU it needs routing=fixed; routers are listened to call by call"
+            )
         if config.return_experts and not self._on_cpu:
             options["enable_return_routed_experts"] = True
         if self._on_cpu:
             options["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
-            options["num_gpu_blocks_override"] = _blocks(model, config.max_num_seqs, max_model_len)
+            options["num_gpu_blocks_override"] = _blocks(model, sequences, max_model_len)
         else:
             options["enable_sleep_mode"] = bool(config.sleeps)
             options["gpu_memory_utilization"] = config.gpu_memory_utilization
@@ -79,7 +89,7 @@ class VLLMEngine:
                 tensor_parallel_size=config.tensor_parallel or 1,
                 enforce_eager=config.enforce_eager,
                 max_model_len=max_model_len,
-                max_num_seqs=config.max_num_seqs,
+                max_num_seqs=sequences,
                 max_num_batched_tokens=max(8192, max_model_len),
                 logprobs_mode="processed_logprobs",  # at the sampling temperature, as the trainer computes them
                 enable_prefix_caching=False,  # cached keys and values would outlive the weights they came from
@@ -93,27 +103,40 @@ class VLLMEngine:
             raise ConfigError(f"rollouts.engine.return_experts: {model} has no routers; leave it out")
         listens = config.return_experts and self._on_cpu
         self._watch: RouterWatch | None = self._llm.collective_rpc(RouterWatch)[0] if listens else None
+        self._stepper = Stepper(self._llm) if config.routing == "queue" else None
+        self._probe_first = -1 if config.update_in_flight else 0
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+        groups = dict(self.stream(prompts, sampling))
+        return [groups[i] for i in range(len(prompts))]
+
+    def stream(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[tuple[int, list[Completion]]]:
         self._ready()
+        for index, output in self._outputs(prompts, self._params(len(prompts), sampling)):
+            yield index, [self._completion(sample, self._experts(output, sample)) for sample in output.outputs]
+
+    def _outputs(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        if self._stepper is not None:
+            return self._stepper.stream(prompts, params)
+        if self._watch is None:
+            return streamed(self._llm, prompts, params)
+        with self._watch:  # which says what it heard only at its end
+            return iter([*streamed(self._llm, prompts, params)])
+
+    def _params(self, count: int, sampling: Sampling) -> list[Any]:
         from vllm import SamplingParams
 
-        params = [
+        return [
             SamplingParams(
                 n=sampling.samples,
                 temperature=sampling.temperature,
                 max_tokens=sampling.max_tokens,
-                seed=(sampling.seed * 1_000_003 + index * 7919) % 2**31,
+                seed=(sampling.seed * 1_000_003 + sampling.number(index) * 7919) % 2**31,
                 logprobs=0,
                 detokenize=False,
                 stop_token_ids=[self._eos],
             )
-            for index in range(len(prompts))
-        ]
-        with boundary("vLLM generate"), self._watch or nullcontext():
-            outputs = self._llm.generate([{"prompt_token_ids": list(p)} for p in prompts], params, use_tqdm=False)
-        return [
-            [self._completion(sample, self._experts(output, sample)) for sample in output.outputs] for output in outputs
+            for index in range(count)
         ]
 
     def _experts(self, output: Any, sample: Any) -> RoutedExperts | None:
@@ -132,6 +155,7 @@ class VLLMEngine:
         return RoutedExperts(shape=(used, *rows.shape[1:]), ids=rows[:used].tobytes())
 
     def _completion(self, sample: Any, experts: RoutedExperts | None) -> Completion:
+        held = spans(sample.weight_versions) or ((self.version, len(sample.token_ids)),)
         return Completion(
             token_ids=tuple(sample.token_ids),
             logprobs=tuple(
@@ -139,14 +163,30 @@ class VLLMEngine:
             ),
             text="",
             finish_reason=FINISH.get(sample.finish_reason, FinishReason.ABORT),
-            policy_version=(self.version, self.version),
+            policy_version=(held[0][0], held[-1][0]),
             experts=experts,
+            spans=held if len(held) > 1 else (),
         )
 
     def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
+        if self._stepper is None:
+            return self._take(bundle)
+        if bundle.part == 0:
+            self._stepper.hold()  # until all of it is there and proved: no token comes from a part of a version
+        try:
+            report = self._stepper.between(lambda: self._take(bundle))
+        except Exception as error:
+            self._stepper.abandon(f"weights version {bundle.version} were not taken over: {error}")
+            raise
+        if report is not None:
+            self._stepper.go_on()
+        return report
+
+    def _take(self, bundle: WeightBundle) -> SyncReport | None:
         from rollouts.loading import take
 
-        self._unfit = f"the engine was left in the midst of weights version {bundle.version}: it may not answer"
+        if not self._in_flight:  # else requests may come meanwhile, and wait
+            self._unfit = f"the engine was left in the midst of weights version {bundle.version}: it may not answer"
         self._of_all(bundle.version, take, bundle)
         return self._prove(bundle.version) if bundle.published is not None else None
 
@@ -155,6 +195,7 @@ class VLLMEngine:
 
         reports = self._of_all(version, prove, self._rtol)
         self.version, self._unfit = version, ""
+        self._llm.llm_engine.set_weight_version(str(version))
         return SyncReport(
             version=version,
             modules_checked=sum(report.modules for report in reports),
@@ -184,11 +225,13 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
-        with boundary("vLLM score"):
-            outputs = self._llm.generate([{"prompt_token_ids": list(s)} for s in sequences], params, use_tqdm=False)
+        run = partial(streamed, self._llm)
+        if self._stepper is not None:
+            run = partial(self._stepper.stream, priority=self._probe_first)
+        outputs = dict(run(sequences, [params] * len(sequences)))
         return [
-            [entry[token].logprob for token, entry in zip(s[1:], o.prompt_logprobs[1:], strict=True)]
-            for s, o in zip(sequences, outputs, strict=True)
+            [entry[token].logprob for token, entry in zip(s[1:], outputs[i].prompt_logprobs[1:], strict=True)]
+            for i, s in enumerate(sequences)
         ]
 
     def sleep(self) -> None:
@@ -213,9 +256,11 @@ class VLLMEngine:
                 self._llm.wake_up()
 
     def close(self) -> None:
+        if self._stepper is not None:
+            self._stepper.close()
         if self._llm is not None and self._parallel:
             self._llm.llm_engine.engine_core.shutdown()  # its processes would live on
-        self._llm = self._watch = None
+        self._llm = self._watch = self._stepper = None
 
 
 class RouterWatch:

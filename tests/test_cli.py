@@ -190,8 +190,16 @@ def test_a_report_that_cannot_be_written_hides_nothing(tmp_path: Path, capsys: p
     assert "no report was written" in capsys.readouterr().err
 
 
-def test_resume_takes_no_settings(tmp_path: Path):
-    assert "takes the run's own settings" in assay("grpo", "--resume", str(tmp_path), "grpo.steps=9").stderr
+def test_resume_takes_no_settings_but_where_and_how_long_it_runs(tmp_path: Path):
+    run = Run.open(validate(RunConfig, yaml.safe_load(Path(config(tmp_path, grpo={})).read_text()), "test"))
+    for word in ("grpo.steps=9", "nowhere.yaml", "run_dir=x"):
+        result = assay("grpo", "--resume", str(run.folder), word)
+        assert result.returncode == 2 and f"takes the run's own settings, given {word}; only max" in result.stderr
+    anew = Run.reopen(run.folder, ["max_hours=2", "cluster.address=head:6379"]).config
+    assert (anew.max_hours, anew.cluster.address) == (2, "head:6379")
+    assert "nothing to resume" in assay("grpo", "--resume", str(run.folder), "max_hours=2").stderr
+    Lineage(run.folder).record("sft", kind="policy", path="x")
+    Run.open(anew)  # the same run, elsewhere
 
 
 @pytest.mark.sandbox

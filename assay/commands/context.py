@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from assay.types import Task
 from rollouts.config import TaskFile
 from rollouts.tasks import read_tasks
 
-MAY_DIFFER = ("run_dir", "max_hours")  #: from process to process: a run can be moved, and get more time
+MAY_DIFFER = ("run_dir", "max_hours", "cluster.address")  #: where a run is, and where and how long it runs
 
 
 def leave_report(folder: Path) -> None:
@@ -74,12 +74,17 @@ class Run:
         return run
 
     @classmethod
-    def reopen(cls, folder: str | Path) -> Run:
-        """A run that exists. Raises ConfigError where the folder holds none."""
+    def reopen(cls, folder: str | Path, overrides: Sequence[str] = ()) -> Run:
+        """A run that exists. Raises ConfigError where the folder holds none, and for overrides but of MAY_DIFFER."""
         path = Path(folder) / "config.yaml"
         if not path.is_file():
             raise ConfigError(f"{folder}: no config.yaml, so not the folder of a run")
-        return cls(configs.load(RunConfig, path, [f"run_dir={json.dumps(str(folder))}"]))
+        if any(word.partition("=")[0] not in MAY_DIFFER[1:] for word in overrides):
+            raise ConfigError(
+                f"--resume takes the run's own settings, given {' '.join(overrides)}; only "
+                f"{' and '.join(MAY_DIFFER[1:])} may be given anew"
+            )
+        return cls(configs.load(RunConfig, path, [f"run_dir={json.dumps(str(folder))}", *overrides]))
 
     # -- tasks ------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,17 @@ from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
 from assay.sizes import ModelSize, of_policy
 from grpo.config import ClusterConfig
-from grpo.footprint import FP32, engine_parts, gib, in_transit, memory_missing, sequence_cache, sharded, trainer_parts
+from grpo.footprint import (
+    FP32,
+    checkpoint_copy,
+    engine_parts,
+    gib,
+    in_transit,
+    memory_missing,
+    sequence_cache,
+    sharded,
+    trainer_parts,
+)
 from grpo.placement import SLOTS, Kind, Node, Placement, kinds, not_yet, place, written
 
 NODE_WORDS = ("cpus", "gpus", "gpu_gib", "ram_gib", "count")
@@ -45,8 +55,9 @@ def plan(
     sampling, engine = config.rollouts.sampling, config.rollouts.engine
     longest = max(sampling.max_completion_tokens, config.eval.max_completion_tokens or 0)
     length = sampling.max_prompt_tokens + longest
-    trainer = None
+    trainer, copy = None, 0
     if config.grpo is not None:
+        copy = checkpoint_copy(size, config.grpo, adapted=config.policy.lora is not None)
         trained = sampling.max_prompt_tokens + sampling.max_completion_tokens
         policy = config.policy
         trainer = trainer_parts(size, config.grpo, trained, CHUNK_LOGITS, policy.lora is not None, policy.dtype)
@@ -69,7 +80,7 @@ def plan(
             trainer=trainer,
             one_engine=one,
             one_sequence=sequence_cache(size, engine, length),
-            transit=transit,
+            transit=transit + copy,
             ranks=seats,
             loading=FP32 * size.parameters if ranks > 1 else 0,
         ),
@@ -84,6 +95,10 @@ def plan(
     )
     lines.append(("sync", f"{gib(transit)} of memory on the driver's node for weights on their way"))
     lines.append(("placement", f"{config.cluster.placement}: " + "; ".join(map(_kind, wanted))))
+    if copy:
+        lines.append(
+            ("checkpoint", f"{gib(copy)} of memory on the driver's node while one is written beside the steps")
+        )
     lines += [("node", f"{_node(node)}: {_actors(node, placement, seats.get(node.name, 0))}") for node in nodes]
     return lines, missing
 

@@ -245,7 +245,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
             trainer.restore(checkpoint)
         say(f"grpo: resumed from {checkpoint or start}, {first} of {config.steps} steps done")
     parts = loop.Parts(
-        tasks=TaskStream(tasks, run.config.seed, cursor),
+        tasks=TaskStream(tasks, run.config.seed, cursor, record.left),
         rollouts=fleet.rollouts,
         rewards=fleet.rewards,
         trainer=trainer,
@@ -277,7 +277,7 @@ def _snapshots(trainer: Any, tokenizer: Any, *, copied: bool) -> Callable[[], Ca
     own = deepcopy(tokenizer)  # one that encodes in another thread cannot be read meanwhile
 
     def snapshot() -> Callable[[Path], None]:
-        save = trainer.snapshot(copied=copied)
+        save = trainer.snapshot(copied)
 
         def write(folder: Path) -> None:
             save(folder)

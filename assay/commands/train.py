@@ -23,9 +23,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.command == "grpo" and arguments.resume is not None:
         if arguments.replay is not None:
             raise ConfigError("--resume and --replay exclude each other: a replay is a run of its own, from the start")
-        if arguments.config is not None or arguments.overrides:
-            raise ConfigError("--resume takes the run's own settings; give neither CONFIG nor key.sub=value with it")
-        return _grpo(Run.reopen(arguments.resume), resume=True)
+        first = [] if arguments.config is None else [arguments.config]  # an override: there is no CONFIG before it
+        return _grpo(Run.reopen(arguments.resume, [*first, *arguments.overrides]), resume=True)
     if arguments.config is None:
         replaying = (
             " beside --replay" if getattr(arguments, "replay", None) else ", or a run to take up with --resume RUN"

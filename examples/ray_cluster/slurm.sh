@@ -10,7 +10,8 @@
 set -euo pipefail
 
 source "$HOME/assay/.venv/bin/activate"   # adapt: the same path on every node
-config=${1:?usage: sbatch slurm.sh RUN.yaml}
+config=${1:?usage: sbatch slurm.sh RUN.yaml RUN_DIR; again, it goes on}
+folder=${2:?usage: sbatch slurm.sh RUN.yaml RUN_DIR; again, it goes on}
 port=6379
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
@@ -27,7 +28,13 @@ done
 sleep 15
 
 # This script runs on the first node, so the trainer does too. SIGTERM is passed on: the run stops after its step.
-assay grpo "$config" cluster.address="$head:$port" &
+# max_hours stops it before Slurm has to: it knows how long a step and a checkpoint take.
+here=(cluster.address="$head:$port" max_hours=23.9)
+if [ -f "$folder/grpo/metrics.jsonl" ]; then
+    assay grpo --resume "$folder" "${here[@]}" &
+else
+    assay grpo "$config" run_dir="$folder" "${here[@]}" &
+fi
 run=$!
 trap 'kill -TERM "$run"; wait "$run"' TERM
 wait "$run"

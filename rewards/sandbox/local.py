@@ -4,8 +4,8 @@ Stops: seeing or changing anything of the machine but read-only tool-chains; the
 processor time, memory, processes, output or disk than the limits; privileges (no set-uid, no capabilities, no new
 user namespace); anything that would outlive the run.
 Does not stop: an exploit of the kernel itself (the system-call filter is a deny-list); learning the machine's CPU
-model, kernel version and time; locks on files of the tool-chains, which boxes share. Where no control group can be
-made (see `cgroups`), memory is limited per process, and for the whole box by the watcher, which looks every 50 ms.
+model, kernel version and time; signals through caches that boxes share. Where no control group can be made (see
+`cgroups`), memory is limited per process, and for the whole box by the watcher, which looks every 50 ms.
 
 Tier `weak` uses the same supervisor without namespaces, where a container forbids them: limits, another user id when
 started as root, and killing descendants are all that is left. It must be asked for by name, and every result says so.

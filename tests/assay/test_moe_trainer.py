@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ from assay.moe_balance import batch_balance, load_metrics
 from assay.moe_replay import from_tensor, record_routing
 from assay.packing import pack_completions
 from assay.policy import load_tokenizer
-from assay.types import RoutedExperts
-from grpo.batch import TrainBatch
+from assay.types import RoutedExperts, ScoredGroup
+from grpo.batch import TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig, KLConfig, MoEConfig, OptimizerConfig
 from grpo.trainer import PolicyTrainer
 from rollouts.config import ProofConfig
 from rollouts.engine import Sampling
 from rollouts.fake import FakeEngine
 from rollouts.pool import RolloutPool
-from tests.groups import make_task
+from rollouts.recorder import SampleRecorder
+from rollouts.replay import Replay
+from tests.groups import make_scored, make_task
 from tests.moe_policies import make_policy, other_choice
 
 PROMPTS = ((0, 20, 30, 40), (0, 20, 30, 40), (0, 50), (0, 50))
@@ -226,6 +228,34 @@ def test_experts_of_an_engine_arrive_through_the_pool(policy: Path) -> None:
     pool.close()
     shapes = [c.experts.shape for c in group.completions if c.experts is not None]
     assert shapes == [(len(group.prompt_ids) + 2, 2, 2)] * 2
+
+
+def test_a_recorded_rollout_replays_to_the_same_step_experts_included(policy: Path, tmp_path: Path) -> None:
+    """What `assay grpo --replay` does under grpo.moe.replay=r3, without its command line."""
+    tokenizer, gates = load_tokenizer(policy), [gate for _, gate in gates_of(make_trainer(policy).unwrapped)]
+    draw = torch.Generator().manual_seed(0)
+
+    def route(ids: Sequence[int]) -> RoutedExperts:
+        """Two of the experts at random, as no gate would choose them."""
+        shape = (len(ids) - 1, len(gates), gates[0].weight.shape[0])
+        return from_tensor(torch.rand(shape, generator=draw).argsort(dim=-1)[..., :2])
+
+    engine = FakeEngine(lambda prompt, draw: [draw.randrange(20, 60) for _ in range(draw.randrange(2, 9))], -5.0, route)
+    pool, sampling = RolloutPool([engine], tokenizer, ProofConfig()), Sampling(temperature=1.0, max_tokens=8, samples=4)
+    groups = pool.generate([make_task()], sampling)
+    pool.close()
+    judged = make_scored([1.0, 0.0, 0.0, 1.0], [1] * 4).results
+    scored = [ScoredGroup(group=group, results=judged) for group in groups]
+    SampleRecorder(tmp_path).write(1, scored, [[0.0] * 4], ["p"])
+    again = [
+        ScoredGroup(group=g, results=judged) for g in Replay(tokenizer, tmp_path).generate([make_task()], sampling)
+    ]
+    config = GRPOConfig(moe=MoEConfig(replay="r3"))
+    then, now = (build_batch(s, estimate_advantages(s, config, 8), config, 8) for s in (scored, again))
+    assert now == then and None not in now.experts
+    told = make_trainer(policy, MoEConfig(replay="r3")).step(now)
+    assert told == make_trainer(policy, MoEConfig(replay="r3")).step(then)
+    assert told["moe/agreement"] < 0.6 and told["kl/reference"] > 1e-4, "the experts given are not the gates' own"
 
 
 def test_off_adds_nothing_to_the_loss_and_watches_all_the_same(policy: Path) -> None:

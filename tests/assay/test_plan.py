@@ -87,6 +87,9 @@ def test_the_command_prints_the_plan_and_leaves_with_0_or_1(tmp_path: Path, caps
     out = capsys.readouterr().out
     assert "deepseek_v2, 1,618,304 parameters, 1,192,320 active per token, 3 layers" in out
     assert "node0 (2 CPU, 8.00 GiB of memory): trainer, rollouts 0, rewards 0" in out
+    assert f"{12 * 1_618_304 / 2**20:.1f} MiB of memory on the driver's node while one is written" in out
+    assert main(["plan", str(tmp_path / "c.yaml"), "grpo.checkpoint_async=false", "--node", "cpus=2,ram_gib=8"]) == 0
+    assert "while one is written" not in capsys.readouterr().out
     assert main(["plan", str(tmp_path / "c.yaml"), "cluster.engine_cpus=3", "--node", "cpus=2,ram_gib=0.1"]) == 1
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing")]
     assert len(said) == 2

@@ -145,5 +145,5 @@ def test_the_tokenizer_of_another_model_is_refused_before_anything_is_started(fo
     load_tokenizer(mixed)
     words = [f"one{i} two{i} three{i}" for i in range(200)]
     train_tokenizer(words, vocab_size=600).save_pretrained(mixed)
-    with pytest.raises(CheckpointError, match=r"tokenizer has \d+ tokens and its model embeds 3\d\d: that is another"):
+    with pytest.raises(CheckpointError, match=r"tokenizer has \d+ tokens and its model embeds \d+: that is another"):
         load_tokenizer(mixed)

@@ -63,13 +63,18 @@ def test_without_a_limit_nothing_stops_and_nothing_is_timed(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_and_a_second_one_insists(number: signal.Signals, capsys: pytest.CaptureFixture[str]):
+def test_a_signal_asks_and_a_second_one_insists(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     before = signal.getsignal(number)
     with Stopping() as stop:
         assert not stop()
         os.kill(os.getpid(), number)
         assert stop() and stop.why == ""
         assert f"{number.name}: stopping after this step" in capsys.readouterr().err
+        os.kill(os.getpid(), number)  # the same Ctrl-C by another way
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr("assay.stopping.TOGETHER_S", 0.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import replace
@@ -42,6 +42,10 @@ class FakeRollouts:
         self.seen.append(([t.id for t in tasks], sampling.seed))
         made = self.engine.generate([[0, 5]] * len(tasks), sampling)
         return [RolloutGroup(task=t, prompt_ids=(0, 5), completions=tuple(c)) for t, c in zip(tasks, made, strict=True)]
+
+    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
+        """Backwards: whoever relies on the order of arrival is seen."""
+        yield from reversed([*enumerate(self.generate(tasks, sampling))])
 
 
 class FakeRewards:

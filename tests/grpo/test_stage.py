@@ -1,0 +1,144 @@
+"""The GRPO stage as the command line runs it, on a fleet in this process: ended early, and taken up again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.checkpoint import read_marker, valid_checkpoints
+from assay.commands import stages
+from assay.commands.context import Run
+from assay.commands.schema import RunConfig
+from assay.config import validate
+from assay.errors import CheckpointError
+from assay.policy import load_tokenizer
+from assay.types import RolloutGroup, ScoredGroup
+from grpo.trainer import PolicyTrainer
+from rollouts.config import ProofConfig
+from rollouts.fake import FakeEngine
+from rollouts.pool import RolloutPool
+from tests.chaos.rig import traces
+from tests.groups import make_result
+from tests.tiny_tasks import generate
+
+
+class InProcess:
+    """A fleet of one engine that answers at random and rewards that like long answers."""
+
+    def __init__(self, policy: Path) -> None:
+        self.tokenizer = load_tokenizer(policy)
+        self.engine = FakeEngine(lambda prompt, draw: [draw.randrange(20, 200) for _ in range(draw.randrange(2, 7))])
+        self.rollouts = RolloutPool([self.engine], self.tokenizer, ProofConfig())
+        self.rewards = self
+        self.synced = 0
+
+    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+        return [
+            ScoredGroup(group=g, results=tuple(make_result(float(len(c.token_ids) > 3)) for c in g.completions))
+            for g in groups
+        ]
+
+    def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
+        self.engine.version, self.synced = trainer.version, self.synced + 1
+        return {}
+
+
+def settings(folder: Path, policy: Path, **tree: Any) -> RunConfig:
+    grpo = {"steps": 5, "prompts_per_step": 2, "group_size": 3, "learning_rate": 1e-3, "checkpoint_every": 2,
+            "eval_every": 0, "mismatch": {"stop_above": 1e9}, **tree.pop("grpo", {})}  # fmt: skip
+    data = folder.parent / "tasks"
+    generate(data, seed=0)
+    return validate(
+        RunConfig,
+        {"run_dir": str(folder), "policy": {"path": str(policy)}, "grpo": grpo, **tree,
+         "tasks": {"train": {"path": str(data / "train.jsonl")}},
+         "rollouts": {"sampling": {"max_prompt_tokens": 64, "max_completion_tokens": 8}}},
+        "test",
+    )  # fmt: skip
+
+
+def train(config: RunConfig, policy: Path, resume: bool = False, fleet: InProcess | None = None) -> Path:
+    run, fleet = Run.open(config), fleet or InProcess(policy)
+    stages.grpo(run, fleet, stages.base_policy(run), "base", resume=resume)  # type: ignore[arg-type]
+    return run.folder
+
+
+def steps(folder: Path) -> list[int]:
+    return [read_marker(path)["step"] for path in valid_checkpoints(folder / "grpo" / "checkpoints")]
+
+
+@pytest.fixture(scope="module")
+def quiet(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("quiet") / "run"
+    return traces(train(settings(folder, tiny_policy), tiny_policy))
+
+
+def test_a_run_without_time_leaves_a_checkpoint_and_goes_on_to_the_same_weights(
+    quiet: dict[str, Any], tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Three steps fit. The first is saved to know how long that takes, the third because it is the last."""
+    left = iter([3600.0] * 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("assay.stopping.Limit.left_s", lambda limit, now: next(left, 0.0))
+        patch.setattr("assay.checkpoint.prune", lambda root, keep_last: None)
+        with pytest.raises(KeyboardInterrupt, match=r"max_hours=5 leaves 0 s, and a step and a checkpoint want \d+"):
+            train(settings(tmp_path / "run", tiny_policy, max_hours=5), tiny_policy)
+    assert steps(tmp_path / "run") == [1, 2, 3]
+    resumed = train(settings(tmp_path / "run", tiny_policy, max_hours=6), tiny_policy, resume=True)
+    assert traces(resumed) == quiet
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_sigterm_ends_the_step_at_hand_and_the_run_goes_on_to_the_same_weights(
+    quiet: dict[str, Any], tiny_policy: Path, tmp_path: Path, background: bool
+):
+    config = settings(tmp_path / "run", tiny_policy, grpo={"checkpoint_async": background})
+
+    class Terminated(InProcess):
+        def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+            if self.synced == 3:  # before any training, after the first step, after the second
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().score(groups)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tiny_policy, fleet=Terminated(tiny_policy))
+    assert steps(tmp_path / "run") == [2, 3]
+    assert traces(train(config, tiny_policy, resume=True)) == quiet
+
+
+def test_a_run_that_was_asked_to_stop_in_its_last_step_is_whole_and_nothing_follows(
+    quiet: dict[str, Any], tiny_policy: Path, tmp_path: Path
+):
+    class Terminated(InProcess):
+        def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+            if self.synced == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().score(groups)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(tmp_path / "run", tiny_policy), tiny_policy, fleet=Terminated(tiny_policy))
+    assert traces(tmp_path / "run") == quiet
+    assert "grpo" in Run.reopen(tmp_path / "run").lineage.artifacts
+
+
+def test_what_stops_a_run_is_said_and_a_checkpoint_that_failed_beside_it_too(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def full(root: Path, *given: Any) -> Any:
+        raise CheckpointError(f"{root}: cannot be written (No space left on device)")
+
+    class Broken(InProcess):
+        def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+            if self.synced == 3:
+                raise ZeroDivisionError("the reward")
+            return super().score(groups)
+
+    monkeypatch.setattr("grpo.record.writing_step", full)
+    with pytest.raises(ZeroDivisionError, match="the reward"):
+        train(settings(tmp_path / "run", tiny_policy), tiny_policy, fleet=Broken(tiny_policy))
+    assert "checkpoints: cannot be written (No space left on device)" in capsys.readouterr().err
