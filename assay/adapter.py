@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,21 +75,9 @@ def is_adapted(model: Any) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
 
 
-@contextmanager
-def without_adapter(model: Any) -> Iterator[None]:
-    """The policy as it was before any training, for the length of a block; a plain model stays as it is.
-
-    PEFT freezes what it disables. FSDP2 makes its whole copy of a parameter in the first forward pass and never looks
-    again whether that is trained, so here nothing is frozen: call it without gradients.
-    """
-    if not is_adapted(model):
-        yield
-        return
-    trained = [p for p in model.parameters() if p.requires_grad]
-    with model.disable_adapter():
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        yield
+def without_adapter(model: Any) -> AbstractContextManager[Any]:
+    """The policy as it was before any training, for the length of a block; a plain model stays as it is."""
+    return model.disable_adapter() if is_adapted(model) else nullcontext()
 
 
 def base_of(model: Any) -> PreTrainedModel:

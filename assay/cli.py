@@ -100,6 +100,10 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="gpus=8,gpu_gib=80,cpus=96,ram_gib=1024,count=2",
         help="plan for such nodes, the first being the driver's, in place of this machine or cluster.address",
     )
+    parser.add_argument(
+        "--ranks", type=_positive, metavar="N", help="processes of the trainer; cluster.trainer_gpus, or 1"
+    )
+    parser.add_argument("--sharded", action="store_true", help="they shard the model (FSDP2) instead of replicating it")
 
 
 def _grpo_arguments(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ from assay.shadow import check_shadowing
 from assay.types import RolloutGroup, Task
 from grpo import environment, versions
 from grpo.config import ClusterConfig
-from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, place, processes, written
+from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, processes, written
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
@@ -423,7 +423,10 @@ class Cluster:
         group = self._group(trainer, self._place(trainer))
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
         ask = ray.remote(_devices).options(num_cpus=0, num_gpus=trainer.bundle["GPU"], scheduling_strategy=strategy)
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ray.get(ask.remote()))
+        devices = ray.get(ask.remote())
+        if other := others_than_ranks(devices, os.environ):
+            raise EnvironmentProblem(other)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
 
     def _restarting(self, cls: type, name: str, kind: Kind, node: str, *args: Any) -> Proxy:
         strategy = NodeAffinitySchedulingStrategy(node, soft=True)

@@ -17,6 +17,8 @@ from rollouts.config import EngineConfig
 FP32 = 4
 LIVE_CHUNKS = 4  #: of logits at once: the product, its tempered copy, softmax, gradient
 
+HELD = ("weights", "gradient", "Adam", "reference", "rounded copy")  #: what ranks may share
+
 Parts = Mapping[str, int]  #: what -> bytes
 
 
@@ -47,6 +49,15 @@ def trainer_parts(
         "activations": (FP32 if dtype == "float32" else 3) * saved * positions,  # residuals and norms stay in fp32
         "logits": LIVE_CHUNKS * FP32 * min(chunk_logits, size.vocabulary * positions),
     }
+
+
+def sharded(parts: Parts, size: ModelSize, ranks: int) -> dict[str, int]:
+    """Of one of `ranks` that shard the model (FSDP2): its share of what is held, and what is made whole for a moment:
+    a layer, the next one and a gradient, and the head with its own. An estimate."""
+    table = size.vocabulary * size.hidden
+    layer = (size.parameters - 2 * table) // size.layers
+    shares = {name: amount // ranks if name in HELD else amount for name, amount in parts.items()}
+    return {**shares, "made whole": FP32 * (3 * layer + 2 * table)}
 
 
 def engine_parts(size: ModelSize, config: EngineConfig, length: int, devices: int) -> dict[str, int]:
@@ -81,17 +92,22 @@ def memory_missing(
     one_engine: Parts,
     one_sequence: int,
     transit: int,
+    ranks: Mapping[str, int],
+    loading: int = 0,
 ) -> list[str]:
-    """What does not fit, one line each. Memory that a node does not tell (0 bytes) is not judged."""
+    """What does not fit, one line each. Memory that a node does not tell (0 bytes) is not judged.
+
+    `ranks`: of the trainer, on each node, which hold `trainer` each, and `loading` of main memory at the start.
+    """
     found = []
     held = 0 if trainer is None else sum(trainer.values())
     for node in nodes:
         engines = sum(1 for actor, where in placement.nodes.items() if where == node.name and "rollouts/" in actor)
-        on_devices = node.resources.get("GPU", 0) > 0
+        on_devices, here = node.resources.get("GPU", 0) > 0, ranks.get(node.name, 0)
         if on_devices:
-            found += _device(cluster, engine, node, held if node.driver else 0, engines, one_engine, one_sequence)
-        ram = (transit if node.driver else 0) + (0 if on_devices else engines * sum(one_engine.values()))
-        ram += held if node.driver and not on_devices else 0
+            found += _device(cluster, engine, node, held if here else 0, engines, one_engine, one_sequence)
+        ram = 0 if on_devices else engines * sum(one_engine.values()) + here * held
+        ram += max(transit if node.driver else 0, here * loading if on_devices else 0)
         if 0 < node.ram_bytes < ram:
             found.append(
                 f"{node.name}: {gib(ram)} of memory wanted, {gib(node.ram_bytes)} there; lower "

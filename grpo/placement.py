@@ -125,6 +125,29 @@ def processes(cluster: ClusterConfig, rollouts: RolloutConfig) -> int:
     return rollouts.engine.tensor_parallel or max(1, int(cluster.engine_gpus))
 
 
+def others_than_ranks(devices: Sequence[str], told: Mapping[str, str]) -> str:
+    """Why the devices set aside are not those that the ranks of a launcher run on, in one line; empty where they are.
+
+    `told`: the environment. Ranks take their devices before Ray is there: the first of those they may see.
+    """
+    ranks, here = int(told.get("WORLD_SIZE", "1")), int(told.get("LOCAL_WORLD_SIZE", "1"))
+    if ranks == 1:
+        return ""
+    if ranks != here:
+        return (
+            "cluster.trainer_gpus sets devices of one machine aside, and the ranks are on several: leave it out, and "
+            "start Ray with --num-gpus=0 where they are"
+        )
+    visible = told.get("CUDA_VISIBLE_DEVICES")
+    theirs = (visible.split(",") if visible else [str(i) for i in range(ranks)])[:ranks]
+    if set(theirs) == set(devices):
+        return ""
+    return (
+        f"Ray sets devices {','.join(devices)} aside for the trainer, whose {ranks} ranks run on {','.join(theirs)}: "
+        f"set cluster.trainer_gpus={ranks}, and CUDA_VISIBLE_DEVICES to what nobody else has, these first"
+    )
+
+
 def written(bundle: Bundle) -> str:
     """`1 CPU + 4 GPU`"""
     return " + ".join(f"{amount:g} {name}" for name, amount in bundle.items()) or "nothing"

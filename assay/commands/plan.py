@@ -16,7 +16,18 @@ from assay import config as configs
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
 from assay.sizes import ModelSize, of_policy
-from grpo.footprint import checkpoint_copy, engine_parts, gib, in_transit, memory_missing, sequence_cache, trainer_parts
+from grpo.config import ClusterConfig
+from grpo.footprint import (
+    FP32,
+    checkpoint_copy,
+    engine_parts,
+    gib,
+    in_transit,
+    memory_missing,
+    sequence_cache,
+    sharded,
+    trainer_parts,
+)
 from grpo.placement import SLOTS, Kind, Node, Placement, kinds, not_yet, place, written
 
 NODE_WORDS = ("cpus", "gpus", "gpu_gib", "ram_gib", "count")
@@ -26,7 +37,8 @@ def main(arguments: argparse.Namespace) -> int:
     """0: everything has a place; 1: something is missing, one line each."""
     config = configs.load(RunConfig, arguments.config, arguments.overrides)
     nodes = offered(config, arguments.node or ())
-    lines, missing = plan(config, of_policy(config.policy), nodes)
+    ranks = arguments.ranks or max(1, config.cluster.trainer_gpus)
+    lines, missing = plan(config, of_policy(config.policy), nodes, ranks, arguments.sharded)
     for name, text in lines:
         print(f"{name:<12}{text}")
     for line in missing:
@@ -34,8 +46,10 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
-def plan(config: RunConfig, size: ModelSize, nodes: Sequence[Node]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The lines to print, and what is missing."""
+def plan(
+    config: RunConfig, size: ModelSize, nodes: Sequence[Node], ranks: int = 1, shared: bool = False
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """The lines to print, and what is missing. `ranks` of the trainer replicate the model, or have it `shared`."""
     from assay.logprobs import CHUNK_LOGITS  # torch, but no weights
 
     sampling, engine = config.rollouts.sampling, config.rollouts.engine
@@ -47,13 +61,16 @@ def plan(config: RunConfig, size: ModelSize, nodes: Sequence[Node]) -> tuple[lis
         trained = sampling.max_prompt_tokens + sampling.max_completion_tokens
         policy = config.policy
         trainer = trainer_parts(size, config.grpo, trained, CHUNK_LOGITS, policy.lora is not None, policy.dtype)
-    transit = in_transit(size, engine, kept=config.grpo is not None and config.grpo.max_lag > 0)
+        trainer = sharded(trainer, size, ranks) if shared else trainer
+    seats = seated(ranks, nodes, config.cluster)
+    transit = in_transit(size, engine, kept=config.grpo is not None and (config.grpo.max_lag > 0 or ranks > 1))
     on_devices = any(node.resources.get("GPU", 0) for node in nodes)
     one = engine_parts(size, engine, length, max(1, int(config.cluster.engine_gpus)) if on_devices else 0)
     wanted = kinds(config.cluster, config.rollouts, config.rewards)
     placement = place(wanted, nodes)
     missing = [
         *placement.missing,
+        *([] if sum(seats.values()) == ranks else [_seatless(ranks, seats)]),
         *not_yet(config.cluster, config.rollouts),
         *memory_missing(
             config.cluster,
@@ -64,13 +81,14 @@ def plan(config: RunConfig, size: ModelSize, nodes: Sequence[Node]) -> tuple[lis
             one_engine=one,
             one_sequence=sequence_cache(size, engine, length),
             transit=transit + copy,
+            ranks=seats,
+            loading=FP32 * size.parameters if ranks > 1 else 0,
         ),
     ]
     lines = [("policy", _policy(size))]
     if trainer is not None:
-        lines.append(
-            ("trainer", f"{config.policy.dtype}, on one device: {_sum(trainer)} (activations and logits: estimates)")
-        )
+        where = f"each of {ranks} ranks, {'sharded' if shared else 'replicated'}" if ranks > 1 else "one device"
+        lines.append(("trainer", f"{config.policy.dtype}, on {where}: {_sum(trainer)} (last parts: estimates)"))
     lines.append(("engine", f"{engine.dtype}, {'a device' if on_devices else 'each'}: {_sum(one)}"))
     lines.append(
         ("", f"of {engine.max_num_seqs} sequences x {length:,} tokens, {size.cached_per_token:,} numbers a token")
@@ -81,8 +99,29 @@ def plan(config: RunConfig, size: ModelSize, nodes: Sequence[Node]) -> tuple[lis
         lines.append(
             ("checkpoint", f"{gib(copy)} of memory on the driver's node while one is written beside the steps")
         )
-    lines += [("node", f"{_node(node)}: {_actors(node, placement)}") for node in nodes]
+    lines += [("node", f"{_node(node)}: {_actors(node, placement, seats.get(node.name, 0))}") for node in nodes]
     return lines, missing
+
+
+def seated(ranks: int, nodes: Sequence[Node], cluster: ClusterConfig) -> dict[str, int]:
+    """How many ranks of the trainer each node takes: one a device, the driver's first; all there where it has none."""
+    if not any(node.driver and node.resources.get("GPU", 0) for node in nodes):
+        return {node.name: ranks for node in nodes if node.driver}
+    seats: dict[str, int] = {}
+    for node in sorted(nodes, key=lambda node: not node.driver):
+        room = int(node.resources.get("GPU", 0))
+        if node.driver and cluster.trainer_gpus:
+            room = min(room, cluster.trainer_gpus)
+        seats[node.name] = min(room, ranks - sum(seats.values()))
+    return seats
+
+
+def _seatless(ranks: int, seats: Mapping[str, int]) -> str:
+    return (
+        f"trainer: {sum(seats.values())} of {ranks} ranks have a device ("
+        + ", ".join(f"{name} takes {count}" for name, count in seats.items())
+        + "); start fewer processes, raise cluster.trainer_gpus, or add nodes"
+    )
 
 
 def offered(config: RunConfig, described: Sequence[str]) -> list[Node]:
@@ -166,9 +205,10 @@ def _node(node: Node) -> str:
     return f"{node.name} ({' + '.join(listed)}{memory})"
 
 
-def _actors(node: Node, placement: Placement) -> str:
+def _actors(node: Node, placement: Placement, ranks: int) -> str:
     """`trainer, rollouts 0 1, rewards 0`"""
-    here: dict[str, list[str]] = {"trainer": []} if node.driver else {}
+    trainer = "trainer" if ranks == 1 else f"{ranks} ranks of the trainer"
+    here: dict[str, list[str]] = {trainer: []} if ranks else {}
     for actor, where in placement.nodes.items():
         kind, _, index = actor.partition("/")
         if where == node.name and kind != "trainer":

@@ -79,7 +79,7 @@ def main(command: str, drive: Callable[[], int]) -> int:
         code = 2 if isinstance(error, AssayError) or _lead.lost is not None else 130 if stopped else 1
         atexit.register(_leave, code)  # nothing may wait for ranks that are gone
         if _lead.lost is not None and stopped:
-            raise InfraFailure(str(error)) from None
+            raise InfraFailure(str(error) or _lead.lost) from None
         raise
     finally:
         _lead.end(code)
@@ -221,7 +221,7 @@ class Lead:
 
     def _listen(self) -> None:
         peers = {peer.connection: peer for peer in self.peers}
-        reported = 0.0
+        asked, said = 0.0, 0.0  # when, for a report
         while peers:
             for connection in wait(list(peers), timeout=1.0):
                 peer = peers[connection]  # type: ignore[index]
@@ -231,10 +231,13 @@ class Lead:
                     del peers[peer.connection]
                     self._lose(f"{peer.name} is gone: {GONE}")
             doing, now = self._doing, time.monotonic()
-            if doing and doing[2] and now - max(doing[1], reported) > REPORT_S:
+            if not doing or not doing[2] or now - max(doing[1], said) < REPORT_S:
+                asked = 0.0
+            elif not asked:
                 self._ask()
-                time.sleep(NOTICE_S / 2)
-                reported = now
+                asked = now
+            elif now - asked > NOTICE_S / 2:  # the answers were heard meanwhile
+                asked, said = 0.0, now
                 say(f"still waiting: {doing[0].name}, {now - doing[1]:.0f} s; {self._whereabouts()}")
 
     def _heard(self, peer: Peer, kind: str, text: str) -> None:
@@ -310,10 +313,10 @@ class Follower:
 
     def serve(self) -> int:
         """Do jobs until rank 0 has no more; returns its exit status. Errors of ours are rank 0's to print."""
-        self._be_quiet()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._asked)
         threading.Thread(target=self._listen, name="ranks", daemon=True).start()
+        self._be_quiet()
         held: dict[int, Any] = {}
         while (packed := self._jobs.get()) is not None:
             try:

@@ -10,13 +10,13 @@ import hmac
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
-from assay.errors import EnvironmentProblem
+from assay.errors import ConfigError, EnvironmentProblem
 
 CONNECT_S = 60.0
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -33,6 +33,19 @@ def without_launcher() -> Iterator[None]:
         os.environ.update(told)
 
 
+def check_launcher(told: Mapping[str, str]) -> None:
+    """What `accelerate launch` was told must be what the trainers do. Raises ConfigError."""
+    fsdp = told.get("ACCELERATE_USE_FSDP", "false") == "true"
+    if told.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
+        raise ConfigError("mixed_precision of accelerate launch: set it to no; policy.dtype says what GRPO computes in")
+    if fsdp and told.get("FSDP_VERSION") != "2":
+        raise ConfigError("use_fsdp of accelerate launch: set fsdp_version: 2; the first version is not supported")
+    if fsdp and told.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false") == "true":
+        raise ConfigError(
+            "fsdp_cpu_ram_efficient_loading of accelerate launch: set it to false; every rank loads itself"
+        )
+
+
 def meet(timeout_s: float) -> tuple[str, str, list[tuple[str, Connection]]]:
     """Names of this rank and of rank 0, and the connections: rank 0 has one to each other, by rank, they one to it.
 
@@ -42,11 +55,14 @@ def meet(timeout_s: float) -> tuple[str, str, list[tuple[str, Connection]]]:
     from accelerate.utils import parse_flag_from_env
     from torch.distributed import broadcast_object_list
 
+    check_launcher(os.environ)
     try:
         state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
         whole = f"rank {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}"
         raise EnvironmentProblem(f"{whole}: the ranks did not find each other: {first_line(error)}") from None
+    if parse_flag_from_env("ACCELERATE_USE_FSDP") and state.device.type == "cpu":
+        raise EnvironmentProblem("use_fsdp: on a CPU Accelerate replicates instead, without a word; leave it out there")
     own = f"rank {state.process_index} ({socket.gethostname()}, pid {os.getpid()})"
     one_node = os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE")
     door: list[Any] = [None]

@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from assay.cli import main
-from assay.commands.plan import described_nodes, plan
+from assay.commands.plan import described_nodes, plan, seated
 from assay.commands.schema import RunConfig
 from assay.config import validate
 from assay.errors import ConfigError
 from assay.policy import InitConfig, PolicyConfig
 from assay.sizes import of_config, of_policy
 from grpo.config import GRPOConfig
-from grpo.footprint import engine_parts, in_transit, sequence_cache, trainer_parts
+from grpo.footprint import engine_parts, in_transit, sequence_cache, sharded, trainer_parts
 from rollouts.config import EngineConfig
 from tests.assay.test_sizes import LITE
 
@@ -126,3 +126,40 @@ def test_adapters_hold_no_state_of_the_weights_and_their_own_reference():
 def test_a_node_that_cannot_be_is_refused(word: str, complaint: str):
     with pytest.raises(ConfigError, match=complaint):
         described_nodes([word])
+
+
+def test_ranks_share_what_is_held_and_find_their_devices():
+    size, config = of_config(LITE), run_config(grpo={"gradient_checkpointing": True})
+    assert config.grpo is not None
+    parts = trainer_parts(size, config.grpo, 1024, 1 << 24)
+    eighth = sharded(parts, size, 8)
+    held = ("weights", "gradient", "Adam", "reference")
+    assert sum(eighth[part] for part in held) == pytest.approx(20 * 15_706_484_224 / 8, abs=8)
+    assert eighth["activations"] == parts["activations"]
+    table = size.vocabulary * size.hidden
+    assert eighth["made whole"] == 4 * (3 * ((15_706_484_224 - 2 * table) // size.layers) + 2 * table)
+    nodes = described_nodes(["gpus=8,gpu_gib=80,cpus=96,ram_gib=1024,count=2"])
+    assert seated(8, nodes, config.cluster) == {"node0": 8, "node1": 0}
+    assert seated(12, nodes, config.cluster) == {"node0": 8, "node1": 4}
+    apart = run_config(cluster={"placement": "separate", "trainer_gpus": 4}).cluster
+    assert seated(4, nodes, apart) == {"node0": 4, "node1": 0}
+    assert seated(3, described_nodes(["cpus=4,count=2"]), config.cluster) == {"node0": 3}
+
+
+def test_sharded_over_eight_cards_lite_fits_where_one_card_holds_it_not():
+    config = run_config(
+        rollouts={"engine": {"dtype": "bfloat16"}},
+        grpo={"gradient_checkpointing": True, "micro_batch_tokens": 2048},
+        cluster={"engine_gpus": 1, "placement": "separate", "trainer_gpus": 8},
+    )
+    nodes = described_nodes(["gpus=8,gpu_gib=80,cpus=96,ram_gib=1024,count=2"])
+    _, alone = plan(config, of_config(LITE), nodes, 8)
+    assert len(alone) == 1 and alone[0].startswith("node0: the trainer wants 29")
+    lines, missing = plan(config, of_config(LITE), nodes, 8, True)
+    assert missing == []
+    assert any("on each of 8 ranks, sharded: weights 7.31 GiB" in text for _, text in lines)
+    assert any(": 8 ranks of the trainer" in text for _, text in lines)
+    _, missing = plan(config, of_config(LITE), nodes[:1], 20, True)
+    assert any(m.startswith("trainer: 8 of 20 ranks have a device (node0 takes 8)") for m in missing)
+    _, missing = plan(config, of_config(LITE), described_nodes(["gpus=8,gpu_gib=80,cpus=96,ram_gib=300"]), 8, True)
+    assert any("468.0" in m and "300.00 GiB there" in m for m in missing)  # each loads all of it, 58.5 GiB

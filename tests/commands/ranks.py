@@ -87,7 +87,8 @@ def drive(what: str) -> int:
 
 
 if __name__ == "__main__":
-    ranks.TIMEOUT_S, ranks.GRACE_S = 15.0, 3.0
+    ranks.TIMEOUT_S, ranks.GRACE_S = 25.0, 3.0
+    ranks.REPORT_S = 2.0 if sys.argv[1] in ("lags", "stops") else 60.0
     torch.set_num_threads(1)
     try:
         sys.exit(ranks.main(sys.argv[2], partial(drive, sys.argv[1])))

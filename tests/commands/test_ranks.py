@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from assay.commands import ranks
+from assay.commands.rendezvous import check_launcher, without_launcher
+from assay.errors import ConfigError
 from tests.launching import ends, start
 
 GONE = r"rank 1 \(\S+, pid \d+\) is gone: killed, out of memory, or its machine went down"
@@ -59,16 +62,20 @@ def test_what_ends_one_rank_ends_all_with_the_reason(what: str, codes: list[int]
     assert seconds < 100  # far less; a collective may take fifteen, and sleeps would take a hundred and twenty
 
 
-def test_a_rank_that_is_silent_is_named():
+@pytest.mark.parametrize(
+    ("what", "where"), [("stops", "does not answer"), ("lags", r"in lags at tests/commands/ranks.py:\d+")]
+)
+def test_who_waits_for_whom_is_said_while_it_lasts_and_at_the_end(what: str, where: str):
     began = time.monotonic()
-    processes = start(["tests.commands.ranks", "stops", "grpo"], 2)
+    processes = start(["tests.commands.ranks", what, "grpo"], 2)
     try:
-        said = processes[0].communicate(timeout=100)[1]
+        said = processes[0].communicate(timeout=100)[1].strip().splitlines()
     finally:
         for process in processes:
             process.kill()
     assert processes[0].returncode == 2
-    assert re.fullmatch(r"said: stops: .*imed out.*; meanwhile rank 1 \(.*\) does not answer", said.strip()), said
+    assert re.fullmatch(rf"still waiting: {what}, \d+ s; rank 1 \(\S+, pid \d+\) {where}", said[0]), said
+    assert re.fullmatch(rf"said: {what}: .*imed out.*; meanwhile rank 1 \(\S+, pid \d+\) {where}", said[-1]), said
     assert time.monotonic() - began < 100
 
 
@@ -76,6 +83,33 @@ def test_commands_that_do_not_train_take_one_process():
     found = ends(start(["assay.cli", "plan", "nowhere.yaml"], 2), 60)
     assert [code for code, _ in found] == [2, 2]
     assert "`assay plan` takes one process: start it without torchrun" in found[0][1] and found[1][1] == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "complaint"),
+    [
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "set it to no; policy.dtype"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "set fsdp_version: 2"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
+            "fsdp_cpu_ram_efficient_loading",
+        ),
+    ],
+)
+def test_a_launcher_that_was_told_something_else_is_refused(told: dict[str, str], complaint: str):
+    with pytest.raises(ConfigError, match=complaint):
+        check_launcher(told)
+    check_launcher({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_MIXED_PRECISION": "no"})
+
+
+def test_actors_are_not_told_the_rank(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("RANKING", "kept")
+    with without_launcher():
+        assert "LOCAL_RANK" not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+        assert os.environ["RANKING"] == "kept"
+    assert os.environ["LOCAL_RANK"] == "3"
 
 
 def test_the_module_is_light():

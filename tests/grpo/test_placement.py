@@ -7,7 +7,7 @@ import pytest
 from assay.config import validate
 from assay.errors import ConfigError
 from grpo.config import ClusterConfig
-from grpo.placement import SLOTS, Node, Placement, kinds, place
+from grpo.placement import SLOTS, Node, Placement, kinds, others_than_ranks, place
 from rewards.config import RewardsConfig
 from rollouts.config import EngineConfig, RolloutConfig
 
@@ -103,3 +103,13 @@ def test_no_bundle_is_empty():
 def test_settings_that_cannot_mean_anything(keys: dict[str, object], said: str):
     with pytest.raises(ConfigError, match=said):
         validate(ClusterConfig, keys, "test")
+
+
+def test_devices_set_aside_are_those_the_ranks_took():
+    two = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    assert others_than_ranks(["5"], {}) == ""
+    assert others_than_ranks(["1", "0"], two) == ""
+    assert others_than_ranks(["4", "6"], {**two, "CUDA_VISIBLE_DEVICES": "4,6,7"}) == ""
+    assert "sets devices 2,3 aside for the trainer, whose 2 ranks run on 0,1" in others_than_ranks(["2", "3"], two)
+    assert "trainer_gpus=2" in others_than_ranks(["0"], two)
+    assert "--num-gpus=0" in others_than_ranks(["0", "1"], {**two, "WORLD_SIZE": "4"})
