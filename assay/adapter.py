@@ -10,8 +10,8 @@ the reference of the KL: no second copy is held. Importing this module imports n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,17 +44,15 @@ class LoraConfig(Section):
     targets: tuple[Target, ...] = Field(default=("attention", "router", "experts"), min_length=1)
 
 
-def adapted(model: PreTrainedModel, config: LoraConfig, *, sharded: bool = False) -> Any:
+def adapted(model: PreTrainedModel, config: LoraConfig) -> Any:
     """`model` with adapters that change nothing yet, everything else frozen. The same weights each time.
 
-    Raises ConfigError where the model has nothing of what a target names, or where ranks are to shard it.
+    Raises ConfigError where the model has nothing of what a target names.
     """
     import torch
     from peft import LoraConfig as PeftConfig
     from peft import get_peft_model
 
-    if sharded:
-        raise ConfigError("policy.lora with FSDP2 is not supported: use replicated ranks, or leave policy.lora out")
     names = [name for name, _ in model.named_parameters()]
     parameters = [p for target in config.targets for p in PARAMETERS.get(target, ())]
     layers = [LAYERS[target] for target in config.targets if target in LAYERS]
@@ -77,9 +75,21 @@ def is_adapted(model: Any) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
 
 
-def without_adapter(model: Any) -> AbstractContextManager[Any]:
-    """The policy as it was before any training, for the length of a block; a plain model stays as it is."""
-    return model.disable_adapter() if is_adapted(model) else nullcontext()
+@contextmanager
+def without_adapter(model: Any) -> Iterator[None]:
+    """The policy as it was before any training, for the length of a block; a plain model stays as it is.
+
+    PEFT freezes what it disables. FSDP2 makes its whole copy of a parameter in the first forward pass and never looks
+    again whether that is trained, so here nothing is frozen: call it without gradients.
+    """
+    if not is_adapted(model):
+        yield
+        return
+    trained = [p for p in model.parameters() if p.requires_grad]
+    with model.disable_adapter():
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        yield
 
 
 def base_of(model: Any) -> PreTrainedModel:
@@ -88,7 +98,12 @@ def base_of(model: Any) -> PreTrainedModel:
 
 
 def merged_state(model: Any) -> dict[str, Tensor]:
-    """State dict of the plain model with W + alpha/rank B A in place of W. The live model is left alone."""
+    """State dict of the plain model with W + alpha/rank B A in place of W. The live model is left alone.
+
+    Where ranks share the model its tensors are spread as the model's are, and every rank has to call it.
+    """
+    from assay.sharded import spread
+
     base = base_of(model)
     if not is_adapted(model):
         return dict(base.state_dict())
@@ -100,8 +115,17 @@ def merged_state(model: Any) -> dict[str, Tensor]:
     for name, tensor in base.state_dict().items():
         if ".lora_" not in name:
             adapter = adapters.get(_plain(name))
-            state[_plain(name)] = tensor if adapter is None else tensor + adapter.get_delta_weight(NAME).detach()
+            state[_plain(name)] = tensor if adapter is None else tensor + spread(_delta(adapter), tensor)
     return state
+
+
+def _delta(adapter: Any) -> Tensor:
+    """alpha/rank B A, of whole factors."""
+    from assay.sharded import gathered
+
+    with gathered(adapter.lora_A[NAME], adapter.lora_B[NAME]):
+        delta: Tensor = adapter.get_delta_weight(NAME).detach()
+    return delta
 
 
 def adapter_state(model: Any) -> dict[str, Tensor]:
@@ -137,16 +161,18 @@ def _load_adapter(model: Any, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from assay.sharded import spread
+
     try:
         state = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError):
         raise CheckpointError(
             f"{folder}: no adapter can be read there; was this run trained without policy.lora?"
         ) from None
-    own = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
-    if own != {name: tensor.shape for name, tensor in state.items()}:
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in state.items()}:
         raise CheckpointError(f"{folder}: an adapter of another rank or other targets; use the policy.lora it had")
-    set_peft_model_state_dict(model, state)
+    set_peft_model_state_dict(model, {name: spread(tensor, own[name]) for name, tensor in state.items()})
 
 
 def _is_of(target: Target, parameter: str) -> bool:

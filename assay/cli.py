@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 
 from assay.errors import AssayError
@@ -34,13 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. 0: done; 2: something the user can mend, said in one line; 130: stopped by Ctrl-C or SIGTERM."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    module, _ = COMMANDS[arguments.command]
     signal.signal(signal.SIGTERM, _terminate)
     try:
         from assay.shadow import check_shadowing
 
         check_shadowing()
-        code: int = importlib.import_module(f"assay.commands.{module}").main(arguments)
+        code = _run(arguments)
     except AssayError as error:
         print(f"assay {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -55,6 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"assay {arguments.command}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """The command, by itself or as one of the ranks a launcher started."""
+    module, _ = COMMANDS[arguments.command]
+    drive = partial(importlib.import_module(f"assay.commands.{module}").main, arguments)
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return int(drive())
+    from assay.commands import ranks
+
+    return ranks.main(arguments.command, drive)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

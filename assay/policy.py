@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from assay.config import Section
 from assay.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -119,14 +120,27 @@ def create_policy(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase, seed
     return Path(out_dir)
 
 
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer into `folder`; wrap it in `checkpoint.writing` to have it complete or not at all."""
+def save_policy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write model and tokenizer into `folder`; wrap it in `checkpoint.writing` to have it complete or not at all.
+
+    `state` stands in for the model's own where ranks share that.
+    """
+    write_model(model, merged_state(model) if state is None else state, folder)  # adapters go into the weights
+    tokenizer.save_pretrained(str(folder))
+
+
+def write_model(model: PreTrainedModel, state: Mapping[str, Tensor], folder: Path) -> None:
+    """The configuration of `model` and the tensors of `state`, as a Hugging Face folder."""
     from safetensors import SafetensorError
 
     try:
         with without_bars():
-            base_of(model).save_pretrained(str(folder), state_dict=merged_state(model))  # adapters go into the weights
-            tokenizer.save_pretrained(str(folder))
+            base_of(model).save_pretrained(str(folder), state_dict=dict(state))
     except SafetensorError as error:
         raise write_failure(error, folder) from None
 

@@ -6,7 +6,8 @@ order. States stay in the form of one process, so a checkpoint can be taken up b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,6 +76,24 @@ def spread(tensor: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+@contextmanager
+def gathered(*modules: nn.Module) -> Iterator[None]:
+    """The modules' own parameters, whole on every rank for the length of a block, and not to be trained in it."""
+    spread_over = [
+        (module, name, p)
+        for module in modules
+        for name, p in module.named_parameters(recurse=False)
+        if isinstance(p, DTensor)
+    ]
+    for module, name, p in spread_over:
+        module._parameters[name] = nn.Parameter(p.full_tensor(), requires_grad=False)
+    try:
+        yield
+    finally:
+        for module, name, p in spread_over:
+            module._parameters[name] = p
 
 
 def load_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:

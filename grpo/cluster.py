@@ -18,7 +18,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ STRANGERS = {
     grpc.StatusCode.UNIMPLEMENTED: "it speaks gRPC and does not know what Ray's head knows; name the head's port",
     grpc.StatusCode.UNAVAILABLE: "",
 }
+RANK = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+RANK += ("ROLE_", "TORCHELASTIC_", "GROUP_WORLD")  #: beginnings
 REWARD_MODEL = Kind(name="reward-model", count=1, bundle={"CPU": 1.0}, strategy="PACK")
 
 
@@ -250,13 +253,15 @@ class Cluster:
         before = signal.getsignal(signal.SIGTERM)
         try:
             _knock(self.config.address)
-            ray.init(
-                address=self.config.address or "local",  # without a word Ray would join whatever runs on this machine
-                log_to_driver=True,
-                logging_level="ERROR",
-                runtime_env={"working_dir": self._empty.name, "env_vars": _python_path()},
-                **(local if self._own else {}),
-            )
+            with _without_launcher():
+                ray.init(
+                    address=self.config.address
+                    or "local",  # without a word Ray would join whatever runs on this machine
+                    log_to_driver=True,
+                    logging_level="ERROR",
+                    runtime_env={"working_dir": self._empty.name, "env_vars": _python_path()},
+                    **(local if self._own else {}),
+                )
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
             to = "" if self._own else f"; cluster.address={self.config.address}: is a cluster of our version there?"
             raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}{to}") from None
@@ -406,6 +411,16 @@ class Cluster:
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _without_launcher() -> Iterator[None]:
+    """What torchrun told this process about its rank is none of the actors' business: they would take it for theirs."""
+    told = {name: os.environ.pop(name) for name in list(os.environ) if name in RANK or name.startswith(RANK[-3:])}
+    try:
+        yield
+    finally:
+        os.environ.update(told)
 
 
 def _knock(address: str | None) -> None:

@@ -106,7 +106,7 @@ def _train(
     try:
         advantages = estimate_advantages(drawn.scored, config, limit)
         batch = build_batch(drawn.scored, advantages, config, limit)
-        metrics = parts.trainer.step(batch, timer.phase)
+        metrics = parts.trainer.step(batch, phase=timer.phase)
         lag = parts.trainer.version - 1 - batch.oldest_version
         mismatch.check(metrics, config.mismatch.stop_above, done, lag)
     except TrainingDiverged as error:

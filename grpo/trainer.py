@@ -37,7 +37,7 @@ from assay.logprobs import completion_logprobs
 from assay.moe_replay import Route, Routers
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
-from assay.policy import Experts, load_policy, without_bars
+from assay.policy import Experts, load_policy, without_bars, write_model
 from assay.sharded import Copies, load_model_state, load_optimizer_state, placed, whole
 from grpo.batch import TrainBatch, with_gradient
 from grpo.config import GRPOConfig
@@ -94,7 +94,7 @@ class PolicyTrainer:
         self.routers = Routers(model, config.moe.replay, config.moe.aux_coef)
         self.reference: PreTrainedModel | None = None
         if lora is not None:  # an adapted policy carries its reference inside
-            model = adapted(model, lora, sharded=self.accelerator.is_fsdp2)
+            model = adapted(model, lora)
         elif config.kl.estimator != "none":
             self.reference = placed(self.accelerator, copy.deepcopy(model).eval().requires_grad_(False))
         if lora is not None and config.kl.reset_every:
@@ -313,6 +313,13 @@ class PolicyTrainer:
             save_state(saved, folder / "trainer.pt")
 
         return save
+
+    def export(self, folder: Path) -> None:
+        """The policy alone, adapters merged, as a Hugging Face folder. Every rank has to call it; one writes."""
+        main = self.accelerator.is_main_process
+        state = whole(merged_state(self.unwrapped), main)
+        if main:
+            write_model(self.unwrapped, state, folder)
 
     def restore(self, folder: Path) -> None:
         """Take up where `save` left off. Raises CheckpointError where the folder holds another architecture."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -37,12 +37,15 @@ from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack
 from assay.policy import Dtype, load_policy, load_tokenizer, save_policy
-from assay.sharded import any_rank
+from assay.sharded import any_rank, load_model_state, load_optimizer_state, whole
 from assay.stopping import Stopping
 from sft.balance import routing, sequence_balance
 from sft.config import SFTConfig
 from sft.data import Dialogue, Example, encode_examples
 from sft.schedule import check_warmup, learning_rate, plan_steps, split_heldout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Log = Callable[[dict[str, float]], None]
 
@@ -91,9 +94,10 @@ def train_sft(
         if not last and (_due(config.checkpoint_every, step + 1) or any_rank(trainer.accelerator, stop.untimed)):
             with stop.saving():
                 trainer.checkpoint(checkpoints, facts)
+    state = whole(trainer.policy.state_dict(), trainer.accelerator.is_main_process)
     if trainer.accelerator.is_main_process:
         with writing(result, {**facts, "tokens": trainer.tokens, "heldout_loss": _finite(heldout_loss)}) as folder:
-            save_policy(trainer.policy, tokenizer, folder)
+            save_policy(trainer.policy, tokenizer, folder, state)
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -112,15 +116,20 @@ class SFTTrainer:
         self._saved = 0  # the step of the newest checkpoint
         # buffers are constants, and ranks may differ in how often they call forward
         self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
-        self.policy = load_policy(policy_dir, dtype)
+        policy = load_policy(policy_dir, dtype)
         optimizer = adamw(
-            list(self.policy.parameters()),
+            list(policy.parameters()),
             rate=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        self.model, self.optimizer = self.accelerator.prepare(self.policy, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(policy, optimizer)
         self.model.train()
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        """The Hugging Face model without what Accelerate put around it."""
+        return self.accelerator.unwrap_model(self.model)
 
     def train_step(self, examples: Sequence[Example], rate: float) -> dict[str, float]:
         """One optimizer step on `examples`, the whole step's, of which this rank takes its share of rows."""
@@ -141,11 +150,11 @@ class SFTTrainer:
     def backward(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Leave the step's gradient in the parameters; returns its losses, summed over ranks."""
         targets, sequences = sum(sum(e.loss_mask[1:]) for e in examples), len(examples)
-        micros = list(self._share(examples).micro_batches(self.config.micro_batch_tokens))
+        micros = self._share(examples)
         sums: dict[str, Tensor] = {}
         for i, micro in enumerate(micros):
-            micro = micro.to(self.accelerator.device)
-            waiting = i + 1 < len(micros)  # ranks exchange gradients with the last micro-batch only
+            # ranks exchange gradients with the last micro-batch only; where they shard them, with each
+            waiting = i + 1 < len(micros) and not self.accelerator.is_fsdp2
             with self.accelerator.no_sync(self.model) if waiting else nullcontext():
                 parts = self._losses(micro, targets, sequences)
                 # DistributedDataParallel averages over ranks; the denominators are already global, so undo it
@@ -158,19 +167,22 @@ class SFTTrainer:
     def mean_loss(self, examples: Sequence[Example]) -> float:
         """Mean negative log-likelihood of the target tokens of `examples`, in nats per token."""
         total = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
-        for micro in self._share(examples).micro_batches(self.config.micro_batch_tokens):
-            total -= completion_logprobs(self.model, micro.to(self.accelerator.device))[0].double().sum()
+        for micro in self._share(examples):
+            total -= completion_logprobs(self.model, micro)[0].double().sum()
         return float(self.accelerator.reduce(total, "sum")) / sum(sum(e.loss_mask[1:]) for e in examples)
 
     def checkpoint(self, root: Path, facts: dict[str, Any]) -> None:
-        """Write everything a resumed run needs, the marker last; nothing where it is there already."""
+        """Write everything a resumed run needs, the marker last; nothing where it is there already. Every rank has to
+        call it; the main process writes."""
         if self._saved == self.step:
             return
         self._saved = self.step
-        if self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        weights, optimizer = whole(self.policy.state_dict(), main), whole(self.optimizer.state_dict(), main)
+        if main:
             with writing_step(root, self.step, facts, self.config.keep_last) as folder:
-                save_policy(self.policy, self.tokenizer, folder)
-                state = {"optimizer": self.optimizer.state_dict(), "rng": rng_state(), "tokens": self.tokens}
+                save_policy(self.policy, self.tokenizer, folder, weights)
+                state = {"optimizer": optimizer, "rng": rng_state(), "tokens": self.tokens}
                 save_state(state, folder / "trainer.pt")
         self.accelerator.wait_for_everyone()
 
@@ -181,8 +193,8 @@ class SFTTrainer:
             return
         _check_same_run(folder, facts)
         state = load_state(folder / "trainer.pt")
-        self.policy.load_state_dict(load_policy(folder).state_dict())
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_model_state(self.policy, load_policy(folder).state_dict())
+        load_optimizer_state(self.optimizer, state["optimizer"])
         restore_rng(state["rng"])
         self.step, self.tokens = int(read_marker(folder)["step"]), state["tokens"]
         self._saved = self.step
@@ -200,14 +212,17 @@ class SFTTrainer:
             losses["balance_loss"] = own * alpha * total / sequences
         return losses
 
-    def _share(self, examples: Sequence[Example]) -> PackedBatch:
+    def _share(self, examples: Sequence[Example]) -> list[PackedBatch]:
+        """This rank's share of the rows, cut to what fits into one forward pass."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
         pad_id = self.tokenizer.pad_token_id
         packed = pack(
             [e.token_ids for e in examples],
             [e.loss_mask for e in examples],
             pad_id=self.tokenizer.eos_token_id if pad_id is None else pad_id,
         )
-        return packed.share(self.accelerator.process_index, self.accelerator.num_processes)
+        share = packed.balanced(self.config.micro_batch_tokens, world)[rank::world]
+        return [m.to(self.accelerator.device) for m in share]
 
 
 def _fingerprint(config: SFTConfig, examples: Sequence[Example]) -> str:

@@ -10,23 +10,27 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from assay.checkpoint import writing
 from assay.commands.context import Run, say
 from assay.commands.fleet import Fleet
+from assay.commands.ranks import everywhere, held
 from assay.errors import ConfigError, DataError
 from assay.lineage import data_entry
 from assay.metrics import MetricsLog
-from assay.policy import check_folder, create_policy, save_policy
+from assay.policy import Dtype, check_folder, create_policy
 from assay.progress import Progress, progress
 from assay.stopping import Stopping
 from assay.types import ScoredGroup, Verdict
 from evals.evaluate import evaluate
 from evals.passk import EvalResult
+from rewards.model.config import RewardModelConfig
 from rewards.scorer import Scorer, check_answers
 from rollouts.engine import Sampling
+from sft.config import SFTConfig
 
 CHUNK = 64  #: prompts sampled and judged at once for the reward model: few enough to show progress
 
@@ -88,28 +92,26 @@ def check_tasks(run: Run) -> None:
 
 def sft(run: Run, base: Path | str) -> Path:
     """Supervised fine-tuning on the demonstrations."""
-    from sft.data import read_dialogues
-    from sft.train import train_sft
-
     config = run.config.need("sft", "sft")
     out = run.folder / "sft"
     data, stop = [data_entry(run.demonstrations)], Stopping(run.limit)
     with run.stage("sft", out / "policy", kind="policy", parents=["base"], data=data, config_section=config) as todo:
         if todo:
             with training_log(out, "sft") as log, stop:
-                done = train_sft(
-                    config.model_copy(update={"seed": run.config.seed}),
-                    base,
-                    read_dialogues(run.demonstrations),
-                    out,
-                    log=log,
-                    dtype=run.config.policy.dtype,
-                    stop=stop,
-                )
+                seeded = config.model_copy(update={"seed": run.config.seed})
+                train = partial(_sft, seeded, base, run.demonstrations, out, run.config.policy.dtype)
+                done = everywhere(train, log=log, stop=stop)
             if done is None:
                 raise KeyboardInterrupt(stop.why)
     _before_the_next(stop)
     return out / "policy"
+
+
+def _sft(config: SFTConfig, base: Path | str, demonstrations: Path, out: Path, dtype: Dtype, **here: Any) -> Any:
+    from sft.data import read_dialogues
+    from sft.train import train_sft
+
+    return train_sft(config, base, read_dialogues(demonstrations), out, dtype=dtype, **here)
 
 
 def _before_the_next(stop: Stopping) -> None:
@@ -210,7 +212,8 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
 
     config, sampling = run.config.need("grpo", "grpo"), run.config.rollouts.sampling
     out = run.folder / "grpo"
-    trainer = PolicyTrainer(
+    make = partial(
+        PolicyTrainer,
         start,
         config,
         dtype=run.config.policy.dtype,
@@ -219,6 +222,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         lora=run.config.policy.lora,
         experts=run.config.policy.experts,
     )
+    trainer: PolicyTrainer = held(make)
     tasks, left_out = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
     if left_out:
         say(f"tasks: {left_out} of {len(tasks) + left_out} left out, their prompts are longer than "
@@ -260,7 +264,8 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
                 record.wait()
                 raise KeyboardInterrupt(stop.why)
         with writing(out / "policy", {"kind": "policy", "steps": done}) as folder:
-            save_policy(trainer.unwrapped, fleet.tokenizer, folder)
+            trainer.export(folder)
+            fleet.tokenizer.save_pretrained(str(folder))
     _before_the_next(stop)
     return out / "policy"
 
@@ -305,9 +310,6 @@ def _during(run: Run, fleet: Fleet) -> Any:
 
 def reward_model(run: Run, rows: Path) -> Path:
     """Train the reward model on the labelled samples, initialised from the SFT policy."""
-    from rewards.model.data import read_samples
-    from rewards.model.train import train_reward_model
-
     config = run.config.need("reward_model", "reward-model")
     if not (rows / "rows.jsonl").is_file():
         raise ConfigError(f"{run.folder} holds no judged samples yet: run `assay preferences` first")
@@ -319,16 +321,9 @@ def reward_model(run: Run, rows: Path) -> Path:
         if todo:
             logs = run.folder / "reward_model_log"
             with training_log(logs, "reward model") as log, stop:
-                done = train_reward_model(
-                    config.model_copy(update={"seed": run.config.seed}),
-                    run.folder / "sft" / "policy",
-                    read_samples(rows / "rows.jsonl"),
-                    out,
-                    log=log,
-                    dtype=run.config.policy.dtype,
-                    checkpoints=logs / "checkpoints",
-                    stop=stop,
-                )
+                seeded, tuned = config.model_copy(update={"seed": run.config.seed}), run.folder / "sft" / "policy"
+                train = partial(_reward_model, seeded, tuned, rows / "rows.jsonl", out, run.config.policy.dtype, logs)
+                done = everywhere(train, log=log, stop=stop)
             if done is None:
                 raise KeyboardInterrupt(stop.why)
             (logs / "metrics.jsonl").replace(out / "metrics.jsonl")
@@ -337,6 +332,16 @@ def reward_model(run: Run, rows: Path) -> Path:
     say(f"reward model: held-out accuracy {facts.get('heldout_accuracy')}, base rate {facts.get('base_rate')}")
     _before_the_next(stop)
     return out
+
+
+def _reward_model(
+    config: RewardModelConfig, tuned: Path, rows: Path, out: Path, dtype: Dtype, logs: Path, **here: Any
+) -> Any:
+    from rewards.model.data import read_samples
+    from rewards.model.train import train_reward_model
+
+    kept = logs / "checkpoints"
+    return train_reward_model(config, tuned, read_samples(rows), out, dtype=dtype, checkpoints=kept, **here)
 
 
 @contextmanager

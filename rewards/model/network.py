@@ -31,6 +31,7 @@ class RewardModel(nn.Module):
     def __init__(self, classifier: PreTrainedModel) -> None:
         super().__init__()
         self.classifier = classifier
+        self._no_split_modules = classifier._no_split_modules  # where ranks may cut the model into shards
 
     @classmethod
     def from_policy(cls, path: str | Path, dtype: Dtype = "float32") -> RewardModel:

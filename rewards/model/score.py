@@ -40,7 +40,9 @@ class RewardModelScorer:
             return []
         with boundary("reward model"):
             packed = pack_completions([prompt_ids] * len(completions), completions, pad_id=self._pad_id)
-            scores = probabilities(self._network, packed.to(self._device), self._micro_batch_tokens)
+            micros = packed.to(self._device).micro_batches(self._micro_batch_tokens)
+            found = probabilities(self._network, micros)
+            scores = [found[i] for i in sorted(found)]
         if not all(map(math.isfinite, scores)):
             raise InfraFailure(
                 "reward model: a score is not a finite number; the checkpoint is damaged, train it again"

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,10 @@ def train_reward_model(
         "train_base_rate": sum(map(passed, train)) / len(train),
         **left_out,
     }
+    state = whole(trainer.network.classifier.state_dict(), trainer.accelerator.is_main_process)
     if trainer.accelerator.is_main_process:
         with writing(Path(out_dir), {"kind": "reward_model", "steps": len(plan)}) as folder:
-            trainer.network.save(trainer.tokenizer, folder)
+            trainer.network.save(trainer.tokenizer, folder, state)
             (folder / "reward_model.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return Path(out_dir)
@@ -188,15 +189,20 @@ class RewardModelTrainer:
         self.config, self.loss = config, LOSSES[config.loss]
         self.tokenizer = load_tokenizer(sft_dir)
         self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
-        self.network = RewardModel.from_policy(sft_dir, dtype)
+        network = RewardModel.from_policy(sft_dir, dtype)
         optimizer = adamw(
-            list(self.network.parameters()),
+            list(network.parameters()),
             rate=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.model.train()
+
+    @property
+    def network(self) -> RewardModel:
+        """The reward model without what Accelerate put around it."""
+        return self.accelerator.unwrap_model(self.model)
 
     def train_step(self, units: Sequence[Sequence[Sample]], rate: float) -> dict[str, float]:
         """One optimizer step; the loss is a mean over all terms of the batch, on all ranks."""
@@ -217,12 +223,10 @@ class RewardModelTrainer:
         """Leave the batch's gradient in the parameters; returns its loss."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         terms = self.loss.terms([s for unit in units for s in unit])
-        share = units[rank::world]
-        weight = 1.0 if share else 0.0  # an idle rank computes another's unit for nothing, to keep in step
-        micros = list(self._micro_batches(share or units[:1]))
+        micros = micro_batches(units, self.config.micro_batch_tokens, world)[rank::world]
         total = torch.zeros((), device=self.accelerator.device)
-        for i, samples in enumerate(micros):
-            waiting = i + 1 < len(micros)
+        for i, (samples, weight) in enumerate(micros):
+            waiting = i + 1 < len(micros) and not self.accelerator.is_fsdp2
             with self.accelerator.no_sync(self.model) if waiting else nullcontext():
                 scores = self.model(self._pack(samples))
                 bits = torch.tensor([passed(s) for s in samples], device=scores.device)
@@ -260,18 +264,14 @@ class RewardModelTrainer:
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """Probabilities of passing, in the order of `samples`."""
-        packed = self._pack(samples)
-        return probabilities(self.network, packed, self.config.micro_batch_tokens)
+        from accelerate.utils import gather_object
 
-    def _micro_batches(self, units: Sequence[Sequence[Sample]]) -> Iterator[list[Sample]]:
-        """Units, longest first, together up to `micro_batch_tokens`; a unit is never cut."""
-        batch: list[Sample] = []
-        for unit in sorted(units, key=lambda u: -max(map(len, u))):
-            if batch and sum(map(len, batch)) + sum(map(len, unit)) > self.config.micro_batch_tokens:
-                yield batch
-                batch = []
-            batch = [*batch, *unit]
-        yield batch
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = self._pack(samples).balanced(self.config.micro_batch_tokens, world)[rank::world]
+        found: dict[int, float] = {}
+        for part in gather_object([probabilities(self.model, share)]):
+            found |= part
+        return [found[i] for i in sorted(found)]
 
     def _pack(self, samples: Sequence[Sample]) -> PackedBatch:
         packed = pack_completions(
@@ -280,14 +280,34 @@ class RewardModelTrainer:
         return packed.to(self.accelerator.device)
 
 
+def micro_batches(
+    units: Sequence[Sequence[Sample]], max_tokens: int, world: int = 1
+) -> list[tuple[list[Sample], float]]:
+    """Samples to be seen together, and their weight, for `world` ranks, which take every `world`-th.
+
+    Units, longest first, together up to `max_tokens` or a rank's even share; a unit is never cut. Made up to a
+    multiple of `world` with the last one again at weight 0: ranks that shard a model have to run it equally often.
+    """
+    limit = min(max_tokens, -(-sum(len(s) for unit in units for s in unit) // world))
+    batches: list[list[Sample]] = []
+    room = 0
+    for unit in sorted(units, key=lambda u: -max(map(len, u))):
+        room -= sum(map(len, unit))
+        if not batches or room < 0:
+            batches.append([])
+            room = limit - sum(map(len, unit))
+        batches[-1].extend(unit)
+    return [(batch, 1.0) for batch in batches] + [(batches[-1], 0.0)] * (-len(batches) % world)
+
+
 @torch.no_grad()
-def probabilities(network: RewardModel, packed: PackedBatch, micro_batch_tokens: int) -> list[float]:
-    """The logistic function of the scores, in ascending order of the packed sequences."""
+def probabilities(network: torch.nn.Module, micros: Iterable[PackedBatch]) -> dict[int, float]:
+    """The logistic function of the score of each packed sequence."""
     found: dict[int, float] = {}
-    for micro in packed.micro_batches(micro_batch_tokens):
+    for micro in micros:
         segments = [s for s in micro.segment_ids.unique().tolist() if s >= 0]
         found |= dict(zip(segments, network(micro).sigmoid().tolist(), strict=True))
-    return [found[i] for i in sorted(found)]
+    return found
 
 
 def pad_id(tokenizer: Any) -> int:

@@ -17,6 +17,7 @@ from assay.sharded import whole
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig, KLConfig, OptimizerConfig
 from grpo.trainer import PolicyTrainer
+from tests.launching import shard_on_a_cpu
 
 LORA = LoraConfig(rank=4, alpha=8)
 LENGTHS = (6, 2, 4, 8, 9, 3, 5)
@@ -83,30 +84,15 @@ def caught(trainer: PolicyTrainer, batch: TrainBatch) -> dict[str, torch.Tensor]
     return {name: g.clone() for name, g in gradients.items()}
 
 
-def shard_on_a_cpu() -> None:
-    """Accelerate shards on accelerators only: on a CPU it falls back to DistributedDataParallel without a word.
-    FSDP2 itself runs there, so set what Accelerate would have set.
-    """
-    from accelerate import Accelerator
-    from accelerate.state import PartialState
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
-    state = Accelerator().state
-    state.fsdp_plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", reshard_after_forward=True
-    )
-    state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-
-
 def main(policy: str, out: str, kind: str) -> None:
     torch.set_num_threads(1)
-    if kind == "fsdp2":
+    if "fsdp2" in kind:
         shard_on_a_cpu()
-        made = trainer(policy)
-        for model in (made.unwrapped, made.reference):
+        made = trainer(policy, LORA if "lora" in kind else None)
+        for model in (made.unwrapped, made.reference or made.unwrapped):
             held = sum(p.to_local().numel() for p in model.parameters()) / sum(p.numel() for p in model.parameters())
             assert held < 0.6, f"this rank holds {held:.0%} of the parameters"
-    results = train(policy, Path(out) / "checkpoint", LORA if kind == "ddp lora" else None)
+    results = train(policy, Path(out) / "checkpoint", LORA if "lora" in kind else None)
     if int(torch.distributed.get_rank()) == 0:
         flat = {f"{part}/{k}": v.contiguous() for part, values in results.items() for k, v in values.items()}
         save_file(flat, Path(out) / "results.safetensors")

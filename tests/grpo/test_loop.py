@@ -201,11 +201,11 @@ def test_a_checkpoint_is_written_beside_the_next_step_from_what_was_there_before
         plain_save(self, folder)
         kept[self.version] = self.state
 
-    def step(self: FakeTrainer, *given: Any) -> dict[str, float]:
+    def step(self: FakeTrainer, *given: Any, **named: Any) -> dict[str, float]:
         if self.version in begun:
             assert self.version not in kept, "written before the next step began"
             begun[self.version].set()
-        return plain_step(self, *given)
+        return plain_step(self, *given, **named)
 
     monkeypatch.setattr(FakeTrainer, "save", save)
     monkeypatch.setattr(FakeTrainer, "step", step)
@@ -244,11 +244,11 @@ def test_whatever_ends_a_run_waits_for_the_checkpoint_in_flight(tmp_path: Path, 
         assert free.wait(20)
         plain_save(self, folder)
 
-    def step(self: FakeTrainer, *given: Any) -> dict[str, float]:
+    def step(self: FakeTrainer, *given: Any, **named: Any) -> dict[str, float]:
         if self.version == 2:
             threading.Timer(0.1, free.set).start()
             raise KeyboardInterrupt
-        return plain_step(self, *given)
+        return plain_step(self, *given, **named)
 
     monkeypatch.setattr(FakeTrainer, "save", save)
     monkeypatch.setattr(FakeTrainer, "step", step)

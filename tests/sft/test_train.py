@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -164,38 +160,3 @@ def test_a_checkpoint_of_other_settings_is_not_continued(policy: Path, tmp_path:
 def test_divergence_stops_the_run_with_its_step(policy: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingDiverged, match=r"step \d+: .*lower sft.learning_rate"):
         train_sft(CONFIG.model_copy(update={"learning_rate": 1e30}), policy, DIALOGUES, tmp_path)
-
-
-RANK = """
-import sys, torch
-sys.path.insert(0, {root!r})
-from tests.sft.test_train import CONFIG, DIALOGUES
-from sft.train import train_sft
-config = CONFIG.model_copy(update={{"micro_batch_tokens": 40, "balance_alpha": 0.01}})
-print(train_sft(config, {policy!r}, DIALOGUES[:{count}], {out!r}))
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_the_same_policy_as_one(policy: Path, tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"balance_alpha": 0.01})
-    one = weights(train_sft(config, policy, DIALOGUES, tmp_path / "one"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = RANK.format(root=str(Path.cwd()), policy=str(policy), out=str(tmp_path / "two"), count=len(DIALOGUES))
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            env={**os.environ, **shared, "RANK": str(r), "LOCAL_RANK": str(r), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(2)
-    ]
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=120)
-        assert rank.returncode == 0, errors[-2000:]
-    for name, value in weights(tmp_path / "two" / "policy").items():
-        torch.testing.assert_close(value, one[name], atol=1e-4, rtol=1e-3, msg=name)

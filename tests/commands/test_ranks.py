@@ -1,0 +1,84 @@
+"""Several ranks of one command: jobs that all do, and every way to end, said once and without a wait."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from assay.commands import ranks
+from tests.launching import ends, start
+
+GONE = r"rank 1 \(\S+, pid \d+\) is gone: killed, out of memory, or its machine went down"
+
+
+def run(what: str, command: str = "grpo") -> tuple[list[int], list[str], float]:
+    """Statuses, stderr of each rank, and seconds."""
+    began = time.monotonic()
+    found = ends(start(["tests.commands.ranks", what, command], 2), 100)
+    return [code for code, _ in found], [text for _, text in found], time.monotonic() - began
+
+
+def test_one_process_needs_no_ranks():
+    assert ranks.everywhere(lambda note="": f"done {note}", note="here") == "done here"
+    assert ranks.held(lambda: [1]) == [1]
+
+
+def test_every_rank_does_the_job_and_rank_0_has_the_answer(capfd: pytest.CaptureFixture[str]):
+    codes, said, _ = run("works")
+    assert codes == [0, 0] and said == ["", ""]
+    assert capfd.readouterr().out == "3 here\n7 10 (31.0, 'mine')\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "codes", "first", "second"),
+    [
+        ("fails", [2, 2], r"said: rank 1 \(.*\): fails: InfraFailure: no room$", ""),
+        ("breaks", [2, 1], r"said: rank 1 \(.*\): breaks: ValueError: not this$", "ValueError: not this$"),
+        ("diverges", [2, 2], "said: the loss is nan$", ""),
+        ("dies", [2, -9], f"said: {GONE}$", ""),
+        ("later", [2, -9], f"said: {GONE}$", ""),
+        (
+            "lags",
+            [2, 2],
+            r"said: lags: .*imed out.*; meanwhile rank 1 \(.*\) in lags at tests/commands/ranks.py:\d+$",
+            "",
+        ),
+    ],
+)
+def test_what_ends_one_rank_ends_all_with_the_reason(what: str, codes: list[int], first: str, second: str):
+    found, said, seconds = run(what)
+    assert found == codes, said
+    assert re.fullmatch(first, said[0].strip()), said[0]
+    assert re.search(second, said[1].strip()), said[1]
+    assert ("Traceback" in said[1]) == (what == "breaks")
+    assert seconds < 100  # far less; a collective may take fifteen, and sleeps would take a hundred and twenty
+
+
+def test_a_rank_that_is_silent_is_named():
+    began = time.monotonic()
+    processes = start(["tests.commands.ranks", "stops", "grpo"], 2)
+    try:
+        said = processes[0].communicate(timeout=100)[1]
+    finally:
+        for process in processes:
+            process.kill()
+    assert processes[0].returncode == 2
+    assert re.fullmatch(r"said: stops: .*imed out.*; meanwhile rank 1 \(.*\) does not answer", said.strip()), said
+    assert time.monotonic() - began < 100
+
+
+def test_commands_that_do_not_train_take_one_process():
+    found = ends(start(["assay.cli", "plan", "nowhere.yaml"], 2), 60)
+    assert [code for code, _ in found] == [2, 2]
+    assert "`assay plan` takes one process: start it without torchrun" in found[0][1] and found[1][1] == ""
+
+
+def test_the_module_is_light():
+    code = "import sys, assay.commands.ranks; sys.exit(len({'torch', 'ray', 'accelerate'} & sys.modules.keys()))"
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
