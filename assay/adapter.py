@@ -98,25 +98,30 @@ def base_of(model: Any) -> PreTrainedModel:
 
 
 def merged_state(model: Any) -> dict[str, Tensor]:
-    """State dict of the plain model with W + alpha/rank B A in place of W. The live model is left alone.
+    """State dict of the plain model with W + alpha/rank B A in place of W. The live model is left alone."""
+    return dict(merged_items(model))
 
-    Where ranks share the model its tensors are spread as the model's are, and every rank has to call it.
+
+def merged_items(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """`merged_state`, one tensor at a time: what is merged is held for as long as it is looked at.
+
+    Where ranks share the model its tensors are spread as the model's are, and every rank has to go through them.
     """
     from assay.sharded import spread
 
-    base = base_of(model)
-    if not is_adapted(model):
-        return dict(base.state_dict())
-    adapters = {}
-    for name, module in base.named_modules():
-        if hasattr(module, "get_delta_weight") and NAME in module.lora_A:
-            adapters[f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
-    state = {}
+    base, adapters = base_of(model), {}
+    if is_adapted(model):
+        for name, module in base.named_modules():
+            if hasattr(module, "get_delta_weight") and NAME in module.lora_A:
+                adapters[f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
     for name, tensor in base.state_dict().items():
-        if ".lora_" not in name:
+        if not is_adapted(model):
+            yield name, tensor
+        elif ".lora_" not in name:
             adapter = adapters.get(_plain(name))
-            state[_plain(name)] = tensor if adapter is None else tensor + spread(_delta(adapter), tensor)
-    return state
+            if adapter is not None:  # added in float32 also where the frozen weight is held in 16 bits
+                tensor = tensor.float() + spread(_delta(adapter), tensor).float()
+            yield _plain(name), tensor
 
 
 def _delta(adapter: Any) -> Tensor:
@@ -129,7 +134,7 @@ def _delta(adapter: Any) -> Tensor:
 
 
 def adapter_state(model: Any) -> dict[str, Tensor]:
-    """The part of an adapted model's state dict that is trained; of a plain one nothing."""
+    """The part of an adapted model's state dict that is trained, by its names there; of a plain one nothing."""
     return {name: t for name, t in model.state_dict().items() if ".lora_" in name} if is_adapted(model) else {}
 
 

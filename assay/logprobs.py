@@ -76,8 +76,9 @@ def completion_logprobs(
     reading = Reading(temperature, with_entropy, loss)
 
     def read(hidden_BLH: Tensor) -> Tensor:
-        hidden_NH = hidden_BLH[:, :-1][packed.target_mask[:, 1:]]
-        return torch.stack(head_logprobs(hidden_NH, head.weight, head.bias, packed.targets(), reading))
+        hidden_NH = hidden_BLH[:, :-1][packed.target_mask[:, 1:]].to(head.weight.dtype)
+        with torch.autocast(hidden_NH.device.type, enabled=False):  # in the head's own precision: assay.precision
+            return torch.stack(head_logprobs(hidden_NH, head.weight, head.bias, packed.targets(), reading))
 
     with _head_reads(head, read):
         values = model(input_ids=packed.token_ids, position_ids=packed.position_ids, use_cache=False).logits

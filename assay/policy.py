@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Experts = Literal["grouped_mm", "eager", "batched_mm"]
+Attention = Literal["sdpa", "segments"]
 
 
 class InitConfig(Section):
@@ -73,10 +74,17 @@ class PolicyConfig(Section):
     pieces: Literal["words", "lines"] = Field(
         default="words", description="what that tokenizer's tokens may not reach across"
     )
-    dtype: Dtype = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="what GRPO computes products in; what is trained stays in float32, what is frozen is held in this",
+    )
     experts: Experts | None = Field(
         default=None,
         description="how GRPO computes fused experts: transformers' experts_implementation; unset: its own",
+    )
+    attention: Attention = Field(
+        default="sdpa",
+        description="GRPO, over rows of several sequences: under a mask, or one sequence at a time (faster on a CPU)",
     )
     lora: LoraConfig | None = Field(default=None, description="GRPO trains adapters; unset: all weights")
 

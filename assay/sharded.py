@@ -65,7 +65,7 @@ class Copies:
 
 
 def any_rank(accelerator: Accelerator, asked: bool) -> bool:
-    """Whether any rank was asked to: all do it at the same step, or wait for each other for ever."""
+    """Whether any rank was asked to stop or to save: all do it at the same step, or wait for each other for ever."""
     if accelerator.num_processes == 1:
         return asked
     return bool(accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), "sum"))

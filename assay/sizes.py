@@ -160,6 +160,25 @@ def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def check_alike(saved: Path, start: Path) -> None:
+    """Whether weights in `saved` fit a policy like `start`, told by what lies on disk: before anything is loaded.
+
+    Tensors of the same name must have the same shape, and there must be some. Raises CheckpointError.
+    """
+    kinds = [_json(folder / "config.json").get("model_type") for folder in (saved, start)]
+    shapes, expected = shapes_of(saved), shapes_of(start)
+    common = sorted(shapes.keys() & expected.keys())
+    differ = [name for name in common if shapes[name] != expected[name]]
+    if kinds[0] != kinds[1] or (shapes and expected and not common):
+        raise CheckpointError(f"{saved}: another architecture, {kinds[0]}; {start} is a {kinds[1]}")
+    if differ:
+        first = differ[0]
+        raise CheckpointError(
+            f"{saved}: another architecture: {first} is {list(shapes[first])}, in {start} {list(expected[first])} "
+            f"({len(differ)} of {len(common)} tensors differ)"
+        )
+
+
 def _folder_of(name: str) -> Path:
     """A folder, or where the hub's cache keeps a model's `config.json`: fetched if it is not there."""
     if Path(name).is_dir():

@@ -45,6 +45,8 @@ NO_LIMIT = Limit(None, 0.0)
 class Stopping:
     """Inside `with`, SIGINT and SIGTERM ask to stop after the step at hand; a second one stops at once."""
 
+    heard = 0.0  #: when any of them was asked by a signal, for those who pass signals on
+
     def __init__(self, limit: Limit = NO_LIMIT) -> None:
         self.limit = limit
         self.asked = self._signalled = False
@@ -102,6 +104,7 @@ class Stopping:
                 return
             raise KeyboardInterrupt
         self.asked, self._signalled, self._since = True, True, time.monotonic()
+        Stopping.heard = self._since
         name = signal.Signals(number).name
         print(
             f"{name}: stopping after this step and writing a checkpoint; again to stop at once",

@@ -94,10 +94,15 @@ class Completion:
     finish_reason: FinishReason
     policy_version: tuple[int, int]  #: oldest and newest weights any of its tokens came from
     experts: RoutedExperts | None = None  #: where the engine was asked to return them
+    spans: tuple[
+        tuple[int, int], ...
+    ] = ()  #: (version, tokens) in order, where weights changed on the way; adds up to T
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):
             raise ValueError(f"{len(self.token_ids)} tokens but {len(self.logprobs)} log-probabilities")
+        if self.spans and sum(count for _, count in self.spans) != len(self.token_ids):
+            raise ValueError(f"{len(self.token_ids)} tokens but spans of versions {self.spans}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

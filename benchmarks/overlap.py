@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,11 @@ class Sleepers:
         one = Completion(token_ids=(1,), logprobs=(0.0,), text="", finish_reason=FinishReason.STOP, policy_version=held)
         return [RolloutGroup(task=task, prompt_ids=(1,), completions=(one,) * sampling.samples) for task in tasks]
 
-    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
+        yield from enumerate(self.generate(tasks, sampling))
+
+    def score(self, groups: Iterable[RolloutGroup]) -> list[ScoredGroup]:
+        groups = [*groups]
         with self._workers:
             time.sleep(self.reward_s)
         results = tuple(RewardResult(verdict=Verdict.AC if n else Verdict.WA, reward=float(n)) for n in range(2))

@@ -3,8 +3,10 @@
     .venv/bin/python benchmarks/sandbox.py [--rounds 60] [--rollouts 512] [--image assay-sandbox]
 
 The ways take turns, so that whatever else the machine does meets all of them; read the ratios, not the milliseconds.
-`fork` is a bare os.fork of an interpreter that waits, `exec` starts one, `harness` is a process per sample that calls
-exec() on it, as the HumanEval harness does, without any wall. Needs nothing else to run beside it.
+`fork` is a bare os.fork of this process, which holds all of assay; `fork (small)` that of an interpreter that waits and
+holds what a box's holds; `exec` starts one; `harness` is a process per sample that calls exec() on it, as the HumanEval
+harness does, without any wall. CPU is the processor time of the host, its supervisor and all that it reaped, per run:
+what a core that has nothing else to do can be asked for. Needs nothing else to run beside it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,6 +31,7 @@ from rewards.bench import Bench
 from rewards.config import RewardsConfig, SandboxConfig
 from rewards.languages import find
 from rewards.reward_check import as_group, quantile
+from rewards.sandbox import warm
 from rewards.sandbox.base import PYTHON_FLAGS, Job, Limits, Sandbox
 from rewards.sandbox.docker import DockerSandbox
 from rewards.sandbox.local import LocalSandbox
@@ -44,6 +48,35 @@ def by_fork() -> None:
         exec(compile("x = sum(range(100))", "s", "exec"), {})
         os._exit(0)
     os.waitpid(child, 0)
+
+
+_WAITING = """
+import importlib, os, sys
+for name in sys.argv[1].split(","): importlib.import_module(name)
+import gc; gc.collect(); gc.freeze()
+while os.read(0, 1):
+    child = os.fork()
+    if child == 0:
+        exec(compile("x = sum(range(100))", "s", "exec"), {})
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.write(1, b".")
+"""
+
+
+def by_small_fork() -> Callable[[], None]:
+    """A bare fork of an interpreter like a supervisor's; with a byte there and back, some 0.05 ms."""
+    waiting = subprocess.Popen(
+        [LocalSandbox().python, *PYTHON_FLAGS, "-c", _WAITING, ",".join(warm.PRELOADED)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+    )  # fmt: skip
+
+    def fork() -> None:
+        assert waiting.stdin and waiting.stdout
+        waiting.stdin.write(b".")
+        assert waiting.stdout.read(1) == b"."
+
+    return fork
 
 
 def by_exec() -> None:
@@ -136,6 +169,7 @@ def runs(image: str, rounds: int) -> None:
     local = LocalSandbox()
     ways: dict[str, Callable[[], None]] = {
         "fork (bare)": by_fork,
+        "fork (small)": by_small_fork(),
         "exec (bare)": by_exec,
         "harness (no wall)": by_harness,
         "local, warm": in_box(local, warm=True),
@@ -154,11 +188,33 @@ def runs(image: str, rounds: int) -> None:
     finally:
         local.close()
         container.close()
-    base = median(seconds["fork (bare)"])
-    print(f"\n{'a Python run':<20}{'p50 ms':>9}{'p99 ms':>9}{'x fork':>8}{'runs/s':>8}")
+    base, small = median(seconds["fork (bare)"]), median(seconds["fork (small)"])
+    print(f"\n{'a Python run':<20}{'p50 ms':>9}{'p99 ms':>9}{'x fork':>8}{'x small':>8}{'runs/s':>8}")
     for name, row in seconds.items():
         middle = median(row)
-        print(f"{name:<20}{1e3 * middle:>9.2f}{1e3 * quantile(row, 0.99):>9.2f}{middle / base:>8.2f}{1 / middle:>8.0f}")
+        against = f"{middle / base:>8.2f}{middle / small:>8.2f}"
+        print(f"{name:<20}{1e3 * middle:>9.2f}{1e3 * quantile(row, 0.99):>9.2f}{against}{1 / middle:>8.0f}")
+
+
+def alone(rounds: int) -> None:
+    """Warm runs one after another and nothing between: wall and processor time of each."""
+    with LocalSandbox() as local:
+        way = in_box(local, warm=True)
+        way()
+        assert local._supervisor is not None
+        pid = local._supervisor.pid
+        wall, cpu = time.perf_counter(), _cpu_s(os.getpid()) + _cpu_s(pid)
+        for _ in range(rounds):
+            way()
+        wall, cpu = time.perf_counter() - wall, _cpu_s(os.getpid()) + _cpu_s(pid) - cpu
+    print(f"local, warm, {rounds} in a row: {1e3 * wall / rounds:.2f} ms, {rounds / wall:.0f} runs/s; "
+          f"CPU {1e3 * cpu / rounds:.2f} ms, {rounds / cpu:.0f} runs/s/core")  # fmt: skip
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time of a process and of its children that were waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def rewards(rollouts: int, tier: str, image: str) -> None:
@@ -199,6 +255,7 @@ def main() -> int:
     parser.add_argument("--image", default="assay-sandbox")
     arguments = parser.parse_args()
     runs(arguments.image, arguments.rounds)
+    alone(10 * arguments.rounds)
     compiles("local", arguments.image, max(5, arguments.rounds // 6))
     rewards(arguments.rollouts, "local", arguments.image)
     return 0

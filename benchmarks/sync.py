@@ -3,9 +3,10 @@
     python benchmarks/sync.py                 a table over all sizes, each in a process of its own
     python benchmarks/sync.py small medium    some of them
 
-One engine on a CPU in fp32, weights handed over as Ray hands them over: in memory that cannot be written to. A step is
-8 completions of 32 tokens for each of 4 prompts, and one update of the policy on them. "Beyond" is the largest
-resident size during the phase less what was resident before, in units of the weights' size.
+One engine on a CPU in fp32, weights handed over as Ray hands them over: a bucket at a time, copied to memory that
+cannot be written to (counted as "copy", and as the engine's). A step is 8 completions of 32 tokens for each of 4
+prompts, and one update of the policy on them. "Beyond" is the largest resident size during the phase less what was
+resident before, in units of the weights' size; of the trainer: a pass over its buckets that keeps none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,7 +33,8 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 ROUNDS = 3
 PROMPTS, GROUP, TOKENS = 4, 8, 32
-COLUMNS = ("size", "parameters", "MB", "publish", "digests", "load", "modules", "probe", "sync", "of memcpy",
+BUCKET_MIB = 64
+COLUMNS = ("size", "parameters", "MB", "publish", "copy", "digests", "load", "modules", "probe", "sync", "of memcpy",
            "proof / sync", "proof / step", "step", "beyond, trainer", "beyond, engine")  # fmt: skip
 
 
@@ -48,10 +51,10 @@ def main(names: list[str]) -> int:
 
 def line(name: str, m: dict[str, float]) -> str:
     proof = m["digests"] + m["modules"] + m["probe"]
-    sync = m["publish"] + m["load"] + proof
+    sync = m["publish"] + m["copy"] + m["load"] + proof
     rate = m["bytes"] / (sync - proof)
     cells = [name, f"{m['parameters'] / 1e6:.1f} M", f"{m['bytes'] / 1e6:.0f}"]
-    cells += [f"{m[part]:.3f} s" for part in ("publish", "digests", "load", "modules", "probe")]
+    cells += [f"{m[part]:.3f} s" for part in ("publish", "copy", "digests", "load", "modules", "probe")]
     cells += [f"{sync:.3f} s", f"{rate / m['memcpy']:.0%}", f"{proof / sync:.0%}", f"{proof / (m['step'] + sync):.1%}"]
     cells += [f"{m['step']:.2f} s", f"{m['beyond_trainer']:.2f}", f"{m['beyond_engine']:.2f}"]
     return "| " + " | ".join(cells) + " |"
@@ -80,24 +83,41 @@ def one(name: str) -> dict[str, float]:
 
 def measured(engine: Any, trainer: Any, sequences: list[list[int]]) -> dict[str, float]:
     """One step, then one sync in its parts."""
-    from rollouts.config import ProofConfig
-    from rollouts.weights import compare_probe, digest
+    from rollouts.config import EngineConfig, ProofConfig
+    from rollouts.weights import compare_probe
 
     row: dict[str, float] = {"step": timed(lambda: step(engine, trainer))[1]}
-    (bundle, row["publish"]), extra = beyond(lambda: timed(trainer.publish))
-    row["beyond_trainer"] = extra / bundle.size_bytes
-    for array in bundle.tensors.values():
-        array.flags.writeable = False
-    _, once = timed(lambda: [digest(a) for a in bundle.tensors.values()])
-    report, extra = beyond(lambda: engine.load_weights(bundle))
-    row["beyond_engine"] = extra / bundle.size_bytes
+    published = trainer.publication(EngineConfig(sync_bucket_mib=BUCKET_MIB), keep=False)
+    (sizes, passed), extra = beyond(lambda: timed(lambda: [bucket.size_bytes for bucket in published]))
+    row["bytes"] = float(sum(sizes))
+    row["beyond_trainer"] = extra / row["bytes"]
+    spent = {"digests": 0.0, "copy": 0.0}
+    report, extra = beyond(lambda: given(engine, published, spent))
+    row["beyond_engine"] = extra / row["bytes"]
     probe, asked = timed(lambda: trainer.probe(sequences))
     answers, scored = timed(lambda: engine.score(probe.sequences))
-    compare_probe(answers, probe.expected, ProofConfig(), bundle.version)
-    row |= {"digests": 2 * once, "modules": report.proof_s, "probe": asked + scored, "bytes": float(bundle.size_bytes)}
-    row |= {"publish": row["publish"] - once, "load": report.load_s - once, "memcpy": memcpy(bundle)}
-    row["parameters"] = float(sum(array.size for array in bundle.tensors.values()))
+    compare_probe(answers, probe.expected, ProofConfig(), published.version)
+    row |= {"digests": 2 * spent["digests"], "copy": spent["copy"], "publish": passed - spent["digests"]}
+    row |= {"modules": report.proof_s - spent["digests"], "probe": asked + scored, "load": report.load_s}
+    state = trainer.unwrapped.state_dict()
+    row |= {"memcpy": memcpy(state), "parameters": float(sum(tensor.numel() for tensor in state.values()))}
     return row
+
+
+def given(engine: Any, published: Any, spent: dict[str, float]) -> Any:
+    """Every bucket to the engine, out of a copy that cannot be written to; what copies and digests took is added up."""
+    from rollouts.weights import digest
+
+    report = None
+    for bucket in published:
+        spent["digests"] += timed(lambda b=bucket: [digest(array) for array in b.tensors.values()])[1]
+        copies, seconds = timed(lambda b=bucket: {name: array.copy() for name, array in b.tensors.items()})
+        spent["copy"] += seconds
+        for array in copies.values():
+            array.flags.writeable = False
+        report = engine.load_weights(replace(bucket, tensors=copies))
+        del bucket, copies
+    return report
 
 
 def step(engine: Any, trainer: Any) -> None:
@@ -139,11 +159,12 @@ def resident(field: str) -> float:
     return float(found[1]) * 1024 if found else float("nan")
 
 
-def memcpy(bundle: Any) -> float:
+def memcpy(state: dict[str, Any]) -> float:
     """Bytes per second of a plain copy of the same tensors."""
-    copies = [array.copy() for array in bundle.tensors.values()]
-    _, seconds = timed(lambda: [c.__setitem__(..., a) for c, a in zip(copies, bundle.tensors.values(), strict=True)])
-    return float(bundle.size_bytes / seconds)
+    arrays = [tensor.numpy() for tensor in state.values()]
+    copies = [array.copy() for array in arrays]
+    _, seconds = timed(lambda: [c.__setitem__(..., a) for c, a in zip(copies, arrays, strict=True)])
+    return float(sum(array.nbytes for array in arrays) / seconds)
 
 
 if __name__ == "__main__":

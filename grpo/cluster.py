@@ -19,7 +19,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,14 @@ from assay.shadow import check_shadowing
 from assay.types import RolloutGroup, Task
 from grpo import versions
 from grpo.config import ClusterConfig
-from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, place, written
+from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, place, processes, written
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
 from rollouts.engine import Sampling
 from rollouts.pool import RolloutPool
+from rollouts.routing import LANES
+from rollouts.weights import WeightBundle
 
 DEAD = "(dead)"  #: and not to come back
 NODE_LABEL = "ray.io/node-id"
@@ -54,8 +55,6 @@ STRANGERS = {
     grpc.StatusCode.UNIMPLEMENTED: "it speaks gRPC and does not know what Ray's head knows; name the head's port",
     grpc.StatusCode.UNAVAILABLE: "",
 }
-RANK = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-RANK += ("ROLE_", "TORCHELASTIC_", "GROUP_WORLD")  #: beginnings
 REWARD_MODEL = Kind(name="reward-model", count=1, bundle={"CPU": 1.0}, strategy="PACK")
 
 
@@ -66,6 +65,10 @@ class Holder:
 
     def call(self, method: str, *args: Any) -> Any:
         return getattr(self.held, method)(*args)
+
+    def parts(self, method: str, *args: Any) -> Iterator[Any]:
+        """An answer in parts; Ray hands on each part as it comes."""
+        yield from self.call(method, *args)
 
     def versions(self) -> dict[str, str]:
         return versions.installed()
@@ -159,6 +162,22 @@ class Proxy:
             f"folder ({_first_line(error)}); free space there{grow}"
         )
 
+    def stream(self, *args: Any) -> Iterator[Any]:
+        """The parts of an engine's answer, each as it comes."""
+        if not ray.is_initialized():
+            raise InfraFailure(f"{self._name}: Ray was shut down before generate")
+        what = f"generate{_about(args, self._tasks)}"
+        try:
+            parts = self._actor.parts.remote("stream", *args)
+            while (part := self._wait(parts, what)) is not None:
+                yield part
+        except RayTaskError as error:
+            if isinstance(error.cause, AssayError):
+                raise error.cause from None
+            raise
+        except RayError as error:
+            raise InfraFailure(f"{self._name} died during {what}: {_first_line(error)}") from None
+
     def _revive(self) -> None:
         """Wait, where Ray starts the actor anew, until it is there again: whoever tries next shall not find it dead."""
         started = time.monotonic()
@@ -186,7 +205,7 @@ class Proxy:
         while True:
             left = config.call_timeout_s - (time.monotonic() - started)
             try:
-                return ray.get(reference, timeout=max(0.0, min(config.stall_report_s, left)))
+                return _get(reference, max(0.0, min(config.stall_report_s, left)))
             except GetTimeoutError:
                 waited = time.monotonic() - started
             where = self._settled()
@@ -224,11 +243,20 @@ class Proxy:
 class NamedRollouts(RolloutPool):
     """Tells its proxies which task a prompt belongs to: an engine sees tokens alone, the watchdog should say more."""
 
-    def generate(self, tasks: Sequence[Task], sampling: Sampling) -> list[RolloutGroup]:
+    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
         names = {self.prompt_ids(task): task.id for task in tasks}
         for engine in self._engines:
             engine._tasks = names  # type: ignore[attr-defined]
-        return super().generate(tasks, sampling)
+        return super().stream(tasks, sampling)
+
+    def _one(self, n: int, task: Task, sampling: Sampling) -> RolloutGroup:
+        engine: Any = self._engines[n]
+        engine._tasks = {**engine._tasks, self.prompt_ids(task): task.id}
+        return super()._one(n, task, sampling)
+
+    def _shared(self, bucket: WeightBundle) -> Any:
+        """Once in Ray's memory, however many engines read it there."""
+        return ray.put(bucket)
 
 
 class Cluster:
@@ -253,15 +281,13 @@ class Cluster:
         before = signal.getsignal(signal.SIGTERM)
         try:
             _knock(self.config.address)
-            with _without_launcher():
-                ray.init(
-                    address=self.config.address
-                    or "local",  # without a word Ray would join whatever runs on this machine
-                    log_to_driver=True,
-                    logging_level="ERROR",
-                    runtime_env={"working_dir": self._empty.name, "env_vars": _python_path()},
-                    **(local if self._own else {}),
-                )
+            ray.init(
+                address=self.config.address or "local",  # without a word Ray would join whatever runs on this machine
+                log_to_driver=True,
+                logging_level="ERROR",
+                runtime_env={"working_dir": self._empty.name, "env_vars": _python_path()},
+                **(local if self._own else {}),
+            )
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
             to = "" if self._own else f"; cluster.address={self.config.address}: is a cluster of our version there?"
             raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}{to}") from None
@@ -286,11 +312,16 @@ class Cluster:
         unsupported = not_yet(self.config, config)
         if unsupported:
             raise EnvironmentProblem("; ".join(unsupported))
+        engine = config.engine.model_copy(update={"tensor_parallel": processes(self.config, config)})
+        config = config.model_copy(update={"engine": engine})
         *before, kind = kinds(self.config, config)
         for trainer in before:
             self._set_aside(trainer)
         group = self._group(kind, self._place(kind))
-        options = {"runtime_env": {"env_vars": {**_python_path(), **_engine_env(config)}}}
+        options: dict[str, Any] = {"runtime_env": {"env_vars": {**_python_path(), **_engine_env(config)}}}
+        room = config.engine.max_num_seqs if config.engine.routing == "queue" else 0
+        if room:
+            options["max_concurrency"] = 2 * LANES + 2  # a flow, an evaluation, and a sync beside them
         where = str(Path(model).resolve()) if Path(model).exists() else str(model)
         arguments = (where, config, max_model_len, tokenizer.eos_token_id)
 
@@ -310,7 +341,7 @@ class Cluster:
         engines = [start(i) for i in range(kind.count)]
         for engine in engines:
             engine.wait_ready()
-        return NamedRollouts(engines, tokenizer, config.proof, restart)
+        return NamedRollouts(engines, tokenizer, config.proof, restart, room, config.engine.update_in_flight)
 
     def rewards(self, config: RewardsConfig, reward_model: str | Path | None = None) -> RewardPool:
         """Reward workers, and the learned reward model beside them where there is one."""
@@ -409,18 +440,19 @@ class Cluster:
         return proxy
 
 
+def _get(reference: Any, timeout_s: float) -> Any:
+    """The value of a reference, or the next one of a generator, None after its last. Raises GetTimeoutError."""
+    if not isinstance(reference, ray.ObjectRefGenerator):
+        return ray.get(reference, timeout=timeout_s)
+    ready, _ = ray.wait([reference], timeout=timeout_s)
+    if not ready:
+        raise GetTimeoutError
+    value = next(reference, None)
+    return None if value is None else ray.get(value)
+
+
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _without_launcher() -> Iterator[None]:
-    """What torchrun told this process about its rank is none of the actors' business: they would take it for theirs."""
-    told = {name: os.environ.pop(name) for name in list(os.environ) if name in RANK or name.startswith(RANK[-3:])}
-    try:
-        yield
-    finally:
-        os.environ.update(told)
 
 
 def _knock(address: str | None) -> None:
@@ -467,9 +499,14 @@ def _python_path() -> dict[str, str]:
 
 
 def _engine_env(config: RolloutConfig) -> dict[str, str]:
-    """Environment of an engine process. Allocator and OpenMP runtime must be loaded before Python starts."""
+    """Environment of an engine process. Allocator and OpenMP runtime must be loaded before Python starts.
+
+    Threads wait for 1 ms before they sleep: decoding is hundreds of short parallel regions a second, and a thread that
+    sleeps between them (0) makes it 3.3 times as slow; one that waits for long (200, the default) takes the other
+    actors' time.
+    """
     threads = config.engine.threads or os.cpu_count() or 1
-    env = {"OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "0"}
+    env = {"OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "1"}
     preload = [
         *map(str, Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4")),
         *map(str, (Path(sys.prefix) / "lib").glob("libiomp5.so")),

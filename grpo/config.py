@@ -31,6 +31,18 @@ class KLConfig(Section):
         default=0, ge=0, description="steps after which the reference becomes the policy; 0: never"
     )
 
+    @model_validator(mode="after")
+    def _no_reference_no_setting_of_it(self) -> KLConfig:
+        if self.estimator != "none":
+            return self
+        if self.coef != KLConfig.model_fields["coef"].default:
+            raise ValueError(
+                f"coef={self.coef} multiplies no KL under estimator: none; name an estimator, or leave it out"
+            )
+        if self.reset_every:
+            raise ValueError("reset_every resets a reference, and estimator: none holds none; leave one of them out")
+        return self
+
 
 class MismatchConfig(Section):
     """When engine and trainer disagree about the tokens the engine sampled, the run stops (mean k3 per token)."""
@@ -77,6 +89,17 @@ class EntropyConfig(Section):
     step: float = Field(default=1e-4, gt=0)
     max_coef: float = Field(default=0.005, gt=0)
 
+    @model_validator(mode="after")
+    def _a_target_is_what_is_sought(self) -> EntropyConfig:
+        seeking = [k for k in ("step", "max_coef") if getattr(self, k) != EntropyConfig.model_fields[k].default]
+        if self.target is None and seeking:
+            raise ValueError(f"{' and '.join(seeking)} move the coefficient towards a target; set target too")
+        if self.target is not None and self.coef > self.max_coef:
+            raise ValueError(
+                f"coef={self.coef} would be cut to max_coef={self.max_coef} after one step; raise max_coef"
+            )
+        return self
+
 
 class GRPOConfig(Section):
     """GRPO without a critic: DeepSeekMath, arXiv 2402.03300, Eq. 3 and section 4.2."""
@@ -111,6 +134,10 @@ class GRPOConfig(Section):
         default=0, ge=0, description="the last tokens before the limit, over which up to 1 is taken off the reward"
     )
     max_lag: int = Field(default=0, ge=0, description="steps that rollouts may be drawn and judged ahead of training")
+    flow: bool = Field(
+        default=False,
+        description="ahead of training: a step takes the groups that are ready first, not a draw of its own",
+    )
     micro_batch_tokens: int = Field(default=8192, ge=1, description="positions in one forward pass of the trainer")
     gradient_checkpointing: bool = False
     eval_every: int = Field(default=50, ge=0, description="held-out pass@1 during the run; 0: never")
@@ -132,8 +159,18 @@ class GRPOConfig(Section):
     def _no_setting_without_effect(self) -> GRPOConfig:
         if self.max_generation_batches > 1 and not self.drop_zero_variance_groups:
             raise ValueError("max_generation_batches replaces dropped groups; set drop_zero_variance_groups: true too")
+        if self.flow and not self.max_lag:
+            raise ValueError("flow lets slow groups go to a later step; set max_lag to the steps they may be late")
         if self.mini_batches > self.prompts_per_step:
             raise ValueError(f"mini_batches={self.mini_batches} cannot share {self.prompts_per_step} prompts per step")
+        if self.advantage == "process" and self.overlong_buffer_tokens:
+            raise ValueError("overlong_buffer_tokens shapes one reward per answer; advantage: process takes its steps'")
+        if self.moe.replay == "r2" and self.updates_per_rollout * self.mini_batches == 1:
+            raise ValueError(
+                "moe.replay: r2 keeps the experts of the first update for later ones, and there is one only"
+            )
+        if self.loss == "cispo" and self.clip[0]:
+            raise ValueError(f"clip={list(self.clip)}: cispo has no lower bound; write clip: [0, {self.clip[1]:g}]")
         return self
 
     @field_validator("group_size")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,13 +16,20 @@ from rollouts.config import SamplingConfig
 from rollouts.engine import Sampling
 from rollouts.tasks import TaskStream
 
+Ask = Callable[[], tuple[int, Task] | None]
+Give = Callable[[int, RolloutGroup], None]
+
 
 class Rollouts(Protocol):
-    def generate(self, tasks: Sequence[Task], sampling: Sampling) -> list[RolloutGroup]: ...
+    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]: ...
+
+    def serve(self, ask: Ask, give: Give, sampling: Sampling) -> Sequence[Future[None]]: ...
 
 
 class Rewards(Protocol):
-    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]: ...
+    def score(self, groups: Iterable[RolloutGroup]) -> list[ScoredGroup]: ...
+
+    def one(self, group: RolloutGroup) -> ScoredGroup: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +39,7 @@ class Drawn:
     scored: list[ScoredGroup]
     batches: int  #: generation batches; more than one where flat groups were replaced
     cursor: int  #: of the tasks, once this step is trained on
+    left: tuple[int, ...] = ()  #: places before it that are still to be learned from
     seconds: dict[str, float]  #: of rollout and reward
 
 
@@ -46,23 +56,43 @@ class Drawing:
 
     def draw(self, step: int, done: Callable[[], None]) -> Drawn:
         """The groups of `step`. Calls `done` when the engines are free for others."""
-        timer, scored, cursor = Timer(), list[ScoredGroup](), self.tasks.cursor
+        timer, scored = Timer(), list[ScoredGroup]()
+        cursor, left = self.tasks.cursor, self.tasks.left
 
         def batch(prompts: int, again: int) -> list[ScoredGroup]:
-            nonlocal cursor
+            nonlocal cursor, left
             tasks = self.tasks.take(prompts)
-            cursor = self.tasks.cursor  # also where generating fails: the next batch goes on from here
-            with timer.phase("rollout"):
-                groups = self.rollouts.generate(tasks, self._sampling(step, again))
-            if self.config.max_generation_batches == 1:  # else judging decides whether there will be another batch
-                done()
-            with timer.phase("reward"):
-                return self.rewards.score(groups)
+            cursor, left = (
+                self.tasks.cursor,
+                self.tasks.left,
+            )  # also where generating fails: the next batch goes on from here
+            # unless judging decides whether there will be another batch, the engines are free once all is drawn
+            drawn = done if self.config.max_generation_batches == 1 else lambda: None
+            return self._judged(tasks, self.of(step, again), timer, drawn)
 
         batches = fill(scored, batch, self.config)
-        return Drawn(scored=scored, batches=batches, cursor=cursor, seconds=timer.seconds)
+        return Drawn(scored=scored, batches=batches, cursor=cursor, left=left, seconds=timer.seconds)
 
-    def _sampling(self, step: int, again: int) -> Sampling:
+    def _judged(
+        self, tasks: Sequence[Task], sampling: Sampling, timer: Timer, drawn: Callable[[], None]
+    ) -> list[ScoredGroup]:
+        """Groups in the order of the tasks; each is judged while others are drawn. Calls `drawn` after the last."""
+        order: list[int] = []
+        with ExitStack() as phase:
+            phase.enter_context(timer.phase("rollout"))
+
+            def arriving() -> Iterator[RolloutGroup]:
+                for index, group in self.rollouts.stream(tasks, sampling):
+                    order.append(index)
+                    yield group
+                drawn()
+                phase.close()
+                phase.enter_context(timer.phase("reward"))
+
+            scored = self.rewards.score(arriving())
+        return [group for _, group in sorted(zip(order, scored, strict=True), key=lambda pair: pair[0])]
+
+    def of(self, step: int, again: int) -> Sampling:
         return Sampling(
             temperature=self.sampling.temperature,
             max_tokens=self.sampling.max_completion_tokens,

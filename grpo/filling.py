@@ -29,10 +29,12 @@ def fill(scored: list[ScoredGroup], draw: Callable[[int, int], list[ScoredGroup]
             continue
         scored += new
         try:
-            missing -= sum(
-                not is_flat(group, config.advantage == "process") and any(r is not None for r in rewards_of(group))
-                for group in new
-            )
+            missing -= sum(teaches(group, config) for group in new)
         except TrainingDiverged:  # a reward that is no number: the step will say so, with the batch
             break
     return batches
+
+
+def teaches(group: ScoredGroup, config: GRPOConfig) -> bool:
+    """Whether there is something to learn from a group's rewards. Raises TrainingDiverged where one is no number."""
+    return not is_flat(group, config.advantage == "process") and any(r is not None for r in rewards_of(group))

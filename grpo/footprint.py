@@ -2,6 +2,7 @@
 
 The trainer holds the policy, its gradient, AdamW's two moments and the reference in fp32: 4 + 4 + 8 + 4 bytes a
 parameter, on one device, plus what a micro-batch leaves for the backward pass (an estimate) and a chunk of logits.
+Computing in bfloat16 it holds what is frozen in 2 bytes, and during a pass a rounded copy of what is trained.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ Parts = Mapping[str, int]  #: what -> bytes
 
 
 def trainer_parts(
-    size: ModelSize, config: GRPOConfig, length: int, chunk_logits: int, adapted: bool = False
+    size: ModelSize,
+    config: GRPOConfig,
+    length: int,
+    chunk_logits: int,
+    adapted: bool = False,
+    dtype: str = "float32",
 ) -> dict[str, int]:
     """`length`: the longest prompt + completion, which a micro-batch holds even where it is above its limit.
 
@@ -31,13 +37,14 @@ def trainer_parts(
     saved = size.saved_per_token
     if config.gradient_checkpointing:  # the input of each layer, and the inside of one
         saved = size.layers * size.hidden + saved // size.layers
-    weights = FP32 * size.parameters
+    weights, frozen = FP32 * size.parameters, WIDTH[dtype] * size.parameters
     return {
-        "weights": weights,
+        "weights": frozen if adapted else weights,
         "gradient": 0 if adapted else weights,
         "Adam": 0 if adapted else 2 * weights,
-        "reference": 0 if adapted or str(config.kl.estimator) == "none" else weights,
-        "activations": FP32 * saved * positions,
+        "reference": 0 if adapted or str(config.kl.estimator) == "none" else frozen,
+        "rounded copy": 0 if adapted or dtype == "float32" else frozen,
+        "activations": (FP32 if dtype == "float32" else 3) * saved * positions,  # residuals and norms stay in fp32
         "logits": LIVE_CHUNKS * FP32 * min(chunk_logits, size.vocabulary * positions),
     }
 
@@ -56,9 +63,12 @@ def sequence_cache(size: ModelSize, config: EngineConfig, length: int) -> int:
     return WIDTH[config.dtype] * size.cached_per_token * length
 
 
-def in_transit(size: ModelSize) -> int:
-    """Weights on their way to the engines, on the driver's node: the published copy, and Ray's of it."""
-    return 2 * FP32 * size.parameters
+def in_transit(size: ModelSize, engine: EngineConfig, kept: bool) -> int:
+    """Weights on their way to the engines, on the driver's node: the bucket that is made, and two in Ray's memory, each
+    of `sync_bucket_mib` or of the largest tensor; and a copy, where engines may ask for it while the trainer trains."""
+    width = WIDTH[engine.dtype]
+    bucket = max(engine.sync_bucket_mib << 20, width * size.vocabulary * size.hidden)
+    return 3 * bucket + (width * size.parameters if kept else 0)
 
 
 def memory_missing(

@@ -1,6 +1,7 @@
 """Scored groups to a file and back, whole: what a step was made of, to look at it or to run it again.
 
 One JSON object per group and line. Numbers that are none are written as NaN and Infinity, which Python reads back.
+The experts an engine chose are kept with it, base64 of their bytes: without them a batch under replay is another one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from assay.lineage import write_atomically
 from assay.types import Completion, FinishReason, RewardResult, RolloutGroup, ScoredGroup, TestVerdict, Verdict
 from rollouts.tasks import FORMATS, to_row
 
-COMPLETION = ("token_ids", "logprobs", "text", "finish_reason", "policy_version")
+COMPLETION = ("token_ids", "logprobs", "text", "finish_reason", "policy_version", "spans")
 
 
 def write_groups(scored: Sequence[ScoredGroup], path: Path) -> None:
@@ -56,6 +57,7 @@ def _completion(row: Mapping[str, Any]) -> Completion:
         text=row["text"],
         finish_reason=FinishReason(row["finish_reason"]),
         policy_version=(oldest, newest),
+        spans=tuple((version, count) for version, count in row["spans"]),
     )
 
 

@@ -4,8 +4,9 @@
                               ^                                                         |
                               +------------ rollouts.sync (with proof) <--- publish ----+
 
-With `max_lag` 0 each step waits for the one before; else rollouts are drawn and judged that many steps ahead
-(`grpo.ahead`). A step is recorded, and can be resumed from, only when it is whole.
+With `max_lag` 0 each step waits for the one before; else rollouts are drawn and judged that many steps ahead: whole
+steps (`grpo.ahead`) or a flow of groups (`grpo.flow`). A step is recorded, and can be resumed from, only when it is
+whole.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Protocol
 from assay.errors import TrainingDiverged
 from assay.metrics import Timer
 from grpo import mismatch
-from grpo.ahead import Ahead
 from grpo.batch import Advantage, TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig
 from grpo.drawing import Drawing, Drawn, Rewards, Rollouts
-from grpo.record import RunRecord, describe
+from grpo.flow import Source, source
+from grpo.record import RunRecord, describe, lag_shares
 from rollouts.config import SamplingConfig
 from rollouts.tasks import TaskStream
 
@@ -43,6 +44,7 @@ class Parts:
     rewards: Rewards
     trainer: Trainer
     sync: Callable[[], Mapping[str, float]]  #: publish the trainer's weights to every engine, with proof
+    rest: Callable[[], object] = lambda: None  #: let the engines give back memory until that
     evaluate: Callable[[int], Mapping[str, float]] | None = None  #: held-out pass@1, during the run
 
 
@@ -66,11 +68,13 @@ def run(
     drawing = Drawing(
         config=config, sampling=sampling, tasks=parts.tasks, rollouts=parts.rollouts, rewards=parts.rewards, seed=seed
     )
-    with closing(Ahead(drawing.draw, max_lag=config.max_lag, start=start, end=config.steps)) as ahead:
+    with closing(source(drawing, start)) as ahead:
         for done in range(start + 1, config.steps + 1):
             if stop():
                 return done - 1
             drawn = _take(ahead, done - 1, timer, config)
+            with timer.phase("sync"):
+                parts.rest()
             metrics, advantages = _train(drawn, config, sampling, parts, record, timer, done)
             with ahead.engines():
                 with timer.phase("sync"):
@@ -79,7 +83,7 @@ def run(
                     with timer.phase("eval"):
                         metrics |= parts.evaluate(done)
             ahead.trained(done)
-            record.cursor = drawn.cursor
+            record.cursor, record.left = drawn.cursor, drawn.left
             record.samples(done, drawn.scored, advantages)
             record.metrics(done, metrics, timer)
             if record.due(done, config.checkpoint_every):
@@ -88,7 +92,7 @@ def run(
     return config.steps
 
 
-def _take(ahead: Ahead[Drawn], step: int, timer: Timer, config: GRPOConfig) -> Drawn:
+def _take(ahead: Source, step: int, timer: Timer, config: GRPOConfig) -> Drawn:
     began = time.perf_counter()
     drawn = ahead.take(step)
     if config.max_lag:
@@ -106,11 +110,13 @@ def _train(
     try:
         advantages = estimate_advantages(drawn.scored, config, limit)
         batch = build_batch(drawn.scored, advantages, config, limit)
-        metrics = parts.trainer.step(batch, phase=timer.phase)
+        metrics = parts.trainer.step(batch, timer.phase)
         lag = parts.trainer.version - 1 - batch.oldest_version
         mismatch.check(metrics, config.mismatch.stop_above, done, lag)
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{error}; the batch is in {record.offending(done, drawn.scored)}") from None
     metrics |= {**batch.counts, **describe(drawn.scored), "policy/version": float(parts.trainer.version)}
     metrics |= {"lag/max": float(max(0, lag)), "groups/generation_batches": float(drawn.batches)}
+    if config.max_lag:
+        metrics |= lag_shares(drawn.scored, parts.trainer.version - 1)
     return metrics, advantages

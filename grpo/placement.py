@@ -111,12 +111,18 @@ def place(wanted: Sequence[Kind], offered: Sequence[Node]) -> Placement:
 
 def not_yet(cluster: ClusterConfig, rollouts: RolloutConfig) -> list[str]:
     """What can be placed but not run, one line each."""
-    if cluster.engine_gpus > 1 and rollouts.engine.kind == "vllm":
+    devices, processes = int(cluster.engine_gpus), rollouts.engine.tensor_parallel
+    if devices and processes not in (None, devices):
         return [
-            f"cluster.engine_gpus={cluster.engine_gpus:g}: the proof of weights reads whole modules, so an engine "
-            f"over several devices can be planned for but not started yet; use 1, and more engines"
+            f"rollouts.engine.tensor_parallel={processes} with cluster.engine_gpus={cluster.engine_gpus:g}: an engine "
+            f"takes one device for each of its processes; leave tensor_parallel out, or make them equal"
         ]
     return []
+
+
+def processes(cluster: ClusterConfig, rollouts: RolloutConfig) -> int:
+    """Of one engine: tensor parallel from two on."""
+    return rollouts.engine.tensor_parallel or max(1, int(cluster.engine_gpus))
 
 
 def written(bundle: Bundle) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 from assay.background import Background
 from assay.checkpoint import latest_valid, read_marker, writing_step
@@ -44,6 +45,7 @@ class RunRecord:
         self._log = MetricsLog(folder)
         self._samples = SampleRecorder(folder / "samples")
         self.cursor = 0  #: tasks taken for the steps that are trained
+        self.left: tuple[int, ...] = ()  #: of them those that no step was trained on yet
         self.last: int | None = None  #: steps done at the newest checkpoint
 
     def samples(self, step: int, scored: Sequence[ScoredGroup], advantages: Sequence[Sequence[Advantage]]) -> None:
@@ -77,7 +79,7 @@ class RunRecord:
         task cursor. Raises what an earlier write raised: one is in flight, and one copy is held, at a time."""
         began = time.monotonic()
         self.wait()
-        facts, save = {"kind": "grpo", "cursor": self.cursor}, self._snapshot()
+        facts, save = {"kind": "grpo", "cursor": self.cursor, "left": self.left}, self._snapshot()
         taken_s = time.monotonic() - began
 
         def write() -> None:
@@ -105,11 +107,11 @@ class RunRecord:
         A run that died before its first checkpoint starts again: no folder, step 0, cursor 0.
         """
         folder = latest_valid(self.folder / "checkpoints")
-        facts = read_marker(folder) if folder is not None else {"step": 0, "cursor": 0}
+        facts: Mapping[str, Any] = read_marker(folder) if folder is not None else {"step": 0, "cursor": 0}
         step, cursor = int(facts["step"]), int(facts["cursor"])
         self._log.truncate_after(step)
         self._samples.remove_after(step)
-        self.cursor = cursor
+        self.cursor, self.left = cursor, tuple(facts.get("left", ()))
         self.last = step if folder is not None else None
         return folder, step, cursor
 
@@ -156,6 +158,19 @@ def describe(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     out["completions/truncated"] = fmean(c.finish_reason is FinishReason.LENGTH for c in completions)
     out |= {"tokens/completion_mean": fmean(lengths), "tokens/generated": float(sum(lengths))}
     return out
+
+
+LAGS = 4  #: from so many versions on they are counted together
+
+
+def lag_shares(scored: Sequence[ScoredGroup], version: int) -> dict[str, float]:
+    """Share of the completion tokens by the age of the weights that sampled them; training begins at `version`."""
+    tokens = [0] * (LAGS + 1)
+    for completion in (c for group in scored for c in group.group.completions):
+        for sampled, count in completion.spans or ((completion.policy_version[0], len(completion.token_ids)),):
+            tokens[min(LAGS, max(0, version - sampled))] += count
+    names = [*(f"lag/share_{n}" for n in range(LAGS)), f"lag/share_{LAGS}_up"]
+    return {name: count / max(1, sum(tokens)) for name, count in zip(names, tokens, strict=True)}
 
 
 def resident_bytes() -> float:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import errno
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
@@ -26,6 +27,7 @@ from assay.adapter import (
     adapted,
     adapter_state,
     base_of,
+    merged_items,
     merged_state,
     restore_weights,
     save_weights,
@@ -37,14 +39,18 @@ from assay.logprobs import completion_logprobs
 from assay.moe_replay import Route, Routers
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
-from assay.policy import Experts, load_policy, without_bars, write_model
+from assay.policy import Attention, Dtype, Experts, load_policy, without_bars, write_model
+from assay.precision import check_precision, computing, keep_routers_wide, narrow_frozen
+from assay.segments import attend_by_segment
 from assay.sharded import Copies, load_model_state, load_optimizer_state, placed, whole
 from grpo.batch import TrainBatch, with_gradient
 from grpo.config import GRPOConfig
 from grpo.entropy import Bonus
 from grpo.mismatch import THRESHOLDS, share_above
 from grpo.objective import Known, by_token, disagreement, objective
-from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, publish
+from rollouts.config import EngineConfig
+from rollouts.weights import Probe, Publication, WeightBundle, checkpoint_items, checkpoint_state, make_probe, publish
+from rollouts.wide import as_held
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,11 +77,12 @@ class PolicyTrainer:
         policy: str | Path,
         config: GRPOConfig,
         *,
-        dtype: Any,
+        dtype: Dtype,
         temperature: float,
         pad_id: int,
         lora: LoraConfig | None = None,
         experts: Experts | None = None,
+        attention: Attention = "sdpa",
     ) -> None:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
@@ -83,12 +90,11 @@ class PolicyTrainer:
         self.config, self.temperature, self.pad_id = config, temperature, pad_id
         self.version = 0
         self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
-        if dtype != "float32":
-            raise ConfigError(
-                f"policy.dtype={dtype}: the trainer updates the weights it holds, and in 16 bits an update of 1e-6 "
-                f"rounds to nothing; train in float32 (the engine's dtype is rollouts.engine.dtype)"
-            )
-        model = load_policy(policy, dtype, experts)
+        check_precision(dtype, self.accelerator.mixed_precision)
+        self.dtype = dtype  # of products; trained weights are float32
+        model = load_policy(policy, "float32", experts)
+        if attention == "segments":
+            attend_by_segment(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         self.routers = Routers(model, config.moe.replay, config.moe.aux_coef)
@@ -96,9 +102,10 @@ class PolicyTrainer:
         if lora is not None:  # an adapted policy carries its reference inside
             model = adapted(model, lora)
         elif config.kl.estimator != "none":
-            self.reference = placed(self.accelerator, copy.deepcopy(model).eval().requires_grad_(False))
+            self.reference = placed(self.accelerator, self._held(copy.deepcopy(model).eval().requires_grad_(False)))
         if lora is not None and config.kl.reset_every:
             raise ConfigError("grpo.kl.reset_every: an adapted policy's reference is the policy inside; leave it out")
+        self._held(model)
         self.bonus = Bonus(config.entropy.coef)
         self.optimizer: torch.optim.Optimizer = adamw(
             [p for p in model.parameters() if p.requires_grad],
@@ -110,17 +117,30 @@ class PolicyTrainer:
         self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
         self.model.train()
 
+    def _held(self, model: Any) -> Any:
+        """`model` with the precision of its parts: routers in float32, what is frozen in that of the products."""
+        if self.dtype == "float32":
+            return model
+        keep_routers_wide(model)
+        if not self.accelerator.is_fsdp2:  # which shards tensors of one width only
+            narrow_frozen(model, self.dtype)
+        return model
+
     # -- one step -----------------------------------------------------------------------------------------------
 
     def step(self, batch: TrainBatch, phase: Phase = lambda _: nullcontext()) -> dict[str, float]:
-        """Update the policy on one batch; returns the step's metrics. Raises TrainingDiverged before any update."""
+        """Update the policy on one batch; returns the step's metrics.
+
+        Raises TrainingDiverged before the update that cannot be made, and says how many of the batch's were made.
+        """
         if not batch.completions:
             return {"grad_norm": 0.0, "tokens/trained": 0.0, "learning_rate": self._learning_rate()}
         self._reset_reference()
         with phase("logprobs"):
             parts = [(part, self._micro_batches(part)) for part in batch.parts()]
             reference = [[self._reference_logprobs(m) for m in micro] for _, micro in parts]
-            moves = self.config.updates_per_rollout * len(parts) > 1  # else pi_old is pi, and ratios are 1
+            total = self.config.updates_per_rollout * len(parts)
+            moves = total > 1  # else pi_old is pi, and ratios are 1
             routes = [[self.routers.route(m, part.experts) for m in micro] for part, micro in parts]
             old = [
                 [self._logprobs(m, route) if moves else None for m, route in zip(micro, along, strict=True)]
@@ -130,13 +150,13 @@ class PolicyTrainer:
         for update in range(self.config.updates_per_rollout):
             sums, norm = Sums({}), 0.0
             with phase("update"):
-                for (part, micro), ref, prior, along in zip(parts, reference, old, routes, strict=True):
+                for k, ((part, micro), ref, prior, along) in enumerate(zip(parts, reference, old, routes, strict=True)):
                     for i, m in enumerate(micro):
                         # ranks exchange gradients with the last micro-batch only; where they shard them, with each
                         waiting = i + 1 < len(micro) and not self.accelerator.is_fsdp2
                         with self.accelerator.no_sync(self.model) if waiting else nullcontext(), along[i]:
                             self._backward(m, ref[i], prior[i], part, sums)
-                    norm = self._apply(sums)
+                    norm = self._apply(sums, _made(update * len(parts) + k, total))
             first = self._means(sums, batch, norm, len(parts)) | self.routers.metrics(self.accelerator.reduce)
             metrics = first if update == 0 else {**first, **{k: metrics[k] for k in metrics if "mismatch" in k}}
         self.version += 1
@@ -170,7 +190,8 @@ class PolicyTrainer:
 
         wanted = "gradient" if bonus else True
         announced = loss if by_token(self.config) else None
-        logprobs, entropy = completion_logprobs(self.model, m, self.temperature, wanted, announced)
+        with self._computing():
+            logprobs, entropy = completion_logprobs(self.model, m, self.temperature, wanted, announced)
         tokens = known.tokens(logprobs, entropy)
         total, values = objective(tokens, self.config, bonus, batch.num_tokens)
         # DistributedDataParallel averages over ranks; the weights already divide by the global batch
@@ -181,20 +202,21 @@ class PolicyTrainer:
             sums.add(tokens=float(m.num_targets), aux=aux, **values, **differences)
             sums.values["worst"] = max(sums.values.get("worst", 0.0), worst)
 
-    def _apply(self, sums: Sums) -> float:
-        """The optimizer's step. Raises TrainingDiverged before it, on every rank alike, and forgets the gradient."""
+    def _apply(self, sums: Sums, made: str) -> float:
+        """The optimizer's step. Raises TrainingDiverged before it, on every rank alike, and forgets the gradient.
+
+        `made`: what the optimizer did with this batch before.
+        """
         values = self._over_ranks(sums)
         total = values["policy"] + values["penalty"] + values["aux"] + values.get("bonus", 0.0)
         if not isfinite(total):
             self.optimizer.zero_grad()
-            raise TrainingDiverged(
-                f"the loss is {total} (policy {values['policy']}, KL {values['penalty']}); the optimizer did not step"
-            )
+            raise TrainingDiverged(f"the loss is {total} (policy {values['policy']}, KL {values['penalty']}); {made}")
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip)
         value = float(norm) if norm is not None else 0.0
         if not isfinite(value):
             self.optimizer.zero_grad()
-            raise TrainingDiverged(f"the gradient norm is {value}; the optimizer did not step")
+            raise TrainingDiverged(f"the gradient norm is {value}; {made}")
         set_rate(self.optimizer, self._learning_rate())
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -248,7 +270,7 @@ class PolicyTrainer:
     def _reference_logprobs(self, m: PackedBatch) -> Tensor | None:
         if self.config.kl.estimator == "none":
             return None
-        with without_adapter(self.unwrapped):
+        with without_adapter(self.unwrapped), self._computing():
             return completion_logprobs(self.reference or self.model, m, self.temperature)[0]
 
     def _reset_reference(self) -> None:
@@ -259,20 +281,42 @@ class PolicyTrainer:
 
     @torch.no_grad()
     def _logprobs(self, m: PackedBatch, route: Route) -> Tensor:
-        with route:
+        with route, self._computing():
             return completion_logprobs(self.model, m, self.temperature)[0]
+
+    def _computing(self) -> AbstractContextManager[Any]:
+        return computing(self.dtype, self.accelerator.device.type)
 
     # -- what others ask of it ------------------------------------------------------------------------------------
 
     def publish(self) -> WeightBundle:
-        """The policy as engines take it: checkpoint names, digests, this version. Empty but on the main process."""
+        """The policy in float32 under checkpoint names, digests, this version. Empty but on the main process."""
         main = self.accelerator.is_main_process
         state = whole(merged_state(self.unwrapped), main)
         return publish(checkpoint_state(base_of(self.unwrapped), state) if main else {}, self.version)
 
+    def publication(self, engine: EngineConfig, keep: bool) -> Publication:
+        """The policy in buckets and in the precision of `engine`, read from the weights where they are; or from a copy,
+        where engines may ask again while the weights are trained. Ranks gather for each reading, so with several there
+        is a copy, on the main one."""
+
+        def items() -> Iterator[tuple[str, Tensor]]:
+            gathered = ((name, whole(tensor, main)) for name, tensor in merged_items(self.unwrapped))
+            if main:
+                yield from as_held(checkpoint_items(base_of(self.unwrapped), gathered), engine)
+            else:
+                deque(gathered, maxlen=0)
+
+        main, bucket = self.accelerator.is_main_process, engine.sync_bucket_mib << 20
+        if not keep and self.accelerator.num_processes == 1:
+            return Publication(items, self.version, bucket)
+        copies = [(name, tensor.to("cpu", copy=True)) for name, tensor in items()]
+        return Publication(lambda: copies, self.version, bucket)
+
     def probe(self, sequences: list[list[int]]) -> Probe:
         """The trainer's own log-probabilities of the probe's sequences."""
-        return make_probe(self.unwrapped, sequences, self.pad_id)
+        with self._computing():
+            return make_probe(self.unwrapped, sequences, self.pad_id)
 
     @property
     def unwrapped(self) -> PreTrainedModel:
@@ -330,6 +374,15 @@ class PolicyTrainer:
         self.bonus = Bonus(*saved.get("bonus", (self.config.entropy.coef, 0.0)))
         if self.reference is not None and "reference" in saved:
             load_model_state(self.reference, saved["reference"])
+
+
+def _made(updates: int, of: int) -> str:
+    """What the optimizer did with a batch before it stopped: a policy that moved is not the one that was proved."""
+    if not updates:
+        return "the optimizer did not step"
+    return (
+        f"the optimizer had made {updates} of this batch's {of} updates; go on from a checkpoint, not from this policy"
+    )
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

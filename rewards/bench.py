@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rewards.sandbox.base import Limits, Sandbox
 
@@ -19,6 +19,7 @@ class Bench:
     limits: Limits
     stop_on_timeout: bool = True  #: tests after one that ran out of time cannot change an all-or-nothing reward
     stop_on_failure: bool = True  #: nor can tests after one that failed, where each test has a box of its own
+    isolate: Literal["test", "task"] = "test"  #: calls of a function: a box for each test, or one for all of a task
     value_bytes: int = 1 << 20  #: largest value one test may claim
     kept: dict[Any, Any] = field(default_factory=dict)  #: drivers and expected values, by what they were made from
 

@@ -64,6 +64,9 @@ class RewardsConfig(Section):
     reward: Signal = "compiler"  #: what trains the policy; every signal at hand is recorded whatever this says
     mix_weights: MixWeights = MixWeights()
     partial: bool = False  #: the share of tests passed instead of the recipe's 0 or 1
+    #: calls of a function (`function`, `asserts`): a box for each test, or one for all tests of a task, which is faster
+    #: and lets an answer leave files, processes and counts of them for its later tests
+    isolate: Literal["test", "task"] = "test"
     whole_text: bool = False  #: an answer without a fenced block is taken as a program
     workers: int = Field(default=1, ge=1)  #: reward workers, each with a sandbox of its own
     sandbox: SandboxConfig = SandboxConfig()

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import marshal
-import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,21 @@ from typing import Any
 from assay.errors import InfraFailure
 from rewards.building import CompileError, compile_in_box, require
 from rewards.drivers_rows import CALLERS, Caller
-from rewards.drivers_types import tokens_of
+from rewards.drivers_types import Kind, tokens_of
 from rewards.languages import ARTEFACT, LANGUAGES, Language, interpreter
 from rewards.records import Report, read_report, require_start
+from rewards.rewriting import replaced
 from rewards.sandbox.base import PYTHON_FLAGS, Job, Limits, RunResult
 from rewards.verifiers.base import Bench, whole
+from rewards.verifiers.harness_row import macros
+
+#: Runs tests one after another in one fresh box.
+Calls = Callable[[Sequence[Any]], tuple[RunResult, Report]]
 
 _HERE = Path(__file__).resolve().parent / "sandbox"
 _C = LANGUAGES["c"]
 _APART = "driver"  #: a driver that is compiled by itself, in the box of a run
+_C_CALLED = "assay_call_the_answer"
 #: type -> what it is in C; an array is followed by its length
 C_TYPES = {"int": "int", "bool": "int", "string": "const char *", "int[]": "const int *"}
 
@@ -42,56 +47,61 @@ def call_python(
     return _driven(bench, limits, job, {}, whole(limits, len(tests)))
 
 
-def call_c(
-    bench: Bench, limits: Limits, program: str, entry: str, types: Sequence[str], tests: Sequence[Sequence[Any]]
-) -> tuple[RunResult, Report]:
-    """Compile an answer in C, then call `entry` with each argument list in `tests`, each in a fresh child.
+def calls_of_c(bench: Bench, limits: Limits, program: str, entry: str, types: Sequence[str]) -> Calls:
+    """Compile an answer in C; what calls `entry` with argument lists, in one box, each in a fresh child.
 
-    The driver is compiled by itself, once per signature, and linked: macros of the answer never touch it. A `main`
-    the answer has is renamed. Raises CompileError, InfraFailure, EnvironmentProblem where there is no compiler.
+    The driver is compiled by itself, once per signature, and linked: macros of the answer never touch it. Behind the
+    answer stands a function of ours, so that the answer's own declaration says how it is called: what it takes as
+    `long` is not passed as `int`, and of a wide integer it returns nothing is cut. A `main` the answer has is renamed.
+    Raises CompileError, InfraFailure, EnvironmentProblem where there is no compiler.
     """
-    driver = bench.keep(("driver_c", entry, tuple(types)), lambda: _compile_driver(bench, entry, types))
+    driver = bench.keep(("driver_c", tuple(types)), lambda: _compile_driver(bench, types))
     artefact = compile_in_box(
         bench,
         _C,
         _C.compile_argv(flags=("-Dmain=main_of_the_answer",), objects=("driver.o",)),
-        {_C.source: program.encode("utf-8", "replace"), "driver.o": driver},
+        {_C.source: (program + _c_after(program, entry, types)).encode("utf-8", "replace"), "driver.o": driver},
         ARTEFACT,
     )
-    run = bench.sandbox.run(
-        Job(
-            argv=_C.run_argv(),
-            files={ARTEFACT: artefact},
-            stdin=_packed(bench, limits, types, tests),
-            limits=whole(limits, len(tests)),
-        )
-    )
-    return run, read_report(run.stdout)
+
+    def call(tests: Sequence[Sequence[Any]]) -> tuple[RunResult, Report]:
+        stdin, box = _packed(bench, limits, types, tests), whole(limits, len(tests))
+        run = bench.sandbox.run(Job(argv=_C.run_argv(), files={ARTEFACT: artefact}, stdin=stdin, limits=box))
+        return run, read_report(run.stdout)
+
+    return call
 
 
-def call_program(
-    bench: Bench, language: Language, limits: Limits, program: str, entry: str, tests: Sequence[Sequence[Any]]
-) -> tuple[RunResult, Report]:
-    """Call `entry` of an answer in a language of `CALLERS` with each argument list, each in a process of its own.
+def calls_of_program(
+    bench: Bench, language: Language, limits: Limits, program: str, entry: str, kinds: Sequence[Kind]
+) -> Calls:
+    """Compile an answer in a language of `CALLERS`; what calls `entry` with argument lists, each in a process.
 
-    Raises CompileError, InfraFailure when the driver did not start, EnvironmentProblem where a tool is missing.
+    `kinds` are what it returns and those of its parameters.
+    Raises CompileError, EnvironmentProblem where a tool is missing; a call InfraFailure when the driver did not start.
     """
-    files, argv, loaded = _prepared(bench, language, CALLERS[language.name], program, entry)
-    heads = ((loaded, entry, str(len(test))) for test in tests)
-    tails = ([token for value in test for token in tokens_of(value)] for test in tests)
-    given = ["\n".join((*head, *tail, "")).encode() for head, tail in zip(heads, tails, strict=True)]
+    caller = CALLERS[language.name]
+    files, argv, loaded = _prepared(bench, language, caller, program, entry, tuple(kinds))
+    argv = (*argv, *(map(str, kinds) if caller.told else ()))
     each = language.limits(limits)
-    return _driven(bench, each, {"argv": argv, "tests": given}, files, whole(each, len(tests)))
+
+    def call(tests: Sequence[Sequence[Any]]) -> tuple[RunResult, Report]:
+        heads = ((loaded, entry, str(len(test))) for test in tests)
+        tails = ([token for value in test for token in tokens_of(value)] for test in tests)
+        given = ["\n".join((*head, *tail, "")).encode() for head, tail in zip(heads, tails, strict=True)]
+        return _driven(bench, each, {"argv": argv, "tests": given}, files, whole(each, len(tests)))
+
+    return call
 
 
 def _prepared(
-    bench: Bench, language: Language, caller: Caller, program: str, entry: str
+    bench: Bench, language: Language, caller: Caller, program: str, entry: str, kinds: tuple[Kind, ...]
 ) -> tuple[dict[str, bytes], tuple[str, ...], str]:
     """The files and the command of one call, and the file in which the driver finds the answer."""
     require(bench.sandbox, language)
-    for pattern, instead in caller.rewrite:
-        program = re.sub(pattern, instead, program, flags=re.MULTILINE)
-    text = caller.before + program + caller.after.replace("@ENTRY@", entry)
+    types = caller.types(program, entry, kinds[1:]) if caller.types else ""
+    after = caller.after.replace("@ENTRY@", entry).replace("@TYPES@", types)
+    text = caller.before + rewritten(caller, program) + after
     driver = (_HERE / caller.driver).read_bytes()
     name, content = language.source, text.encode("utf-8", "replace")
     if language.compile:
@@ -105,6 +115,13 @@ def _prepared(
         files[caller.driver] = driver
         language = replace(language, file=caller.driver, artefact=caller.driver)
     return files, replace(language, run=caller.run or language.run).run_argv(), name
+
+
+def rewritten(caller: Caller, program: str) -> str:
+    """The answer as it is compiled or loaded: changed by the row's rules, outside of its comments and texts."""
+    for pattern, instead in caller.rewrite:
+        program = replaced(pattern, instead, program, caller.kept)
+    return program
 
 
 def _compile_apart(bench: Bench, caller: Caller, driver: bytes) -> bytes:
@@ -151,8 +168,8 @@ def _python_driver(python: str) -> tuple[str, bytes]:
     return "driver.pyc", importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
 
 
-def _compile_driver(bench: Bench, entry: str, types: Sequence[str]) -> bytes:
-    source = (_HERE / "driver_c.c").read_text() + _call_shim(entry, types)
+def _compile_driver(bench: Bench, types: Sequence[str]) -> bytes:
+    source = (_HERE / "driver_c.c").read_text() + _call_shim(types)
     flags = ("-O1", "-std=gnu17", "-ffreestanding", "-fno-stack-protector", "-c", "-o", "driver.o", "driver.c")
     try:
         return compile_in_box(bench, _C, (_C.compile[0], *flags), {"driver.c": source.encode()}, "driver.o")
@@ -160,8 +177,29 @@ def _compile_driver(bench: Bench, entry: str, types: Sequence[str]) -> bytes:
         raise InfraFailure(f"our own C driver does not compile: {error}") from None
 
 
-def _call_shim(entry: str, types: Sequence[str]) -> str:
-    """C that unpacks one argument list and calls the answer."""
+def _c_after(program: str, entry: str, types: Sequence[str]) -> str:
+    """What stands behind an answer in C (once, where it includes itself): the function that the driver calls."""
+    undefined = "".join(f"#undef {macro}\n" for macro in macros(program))
+    declared = ", ".join(
+        f"{C_TYPES[kind]} a{n}" + (f", int n{n}" if kind == "int[]" else "") for n, kind in enumerate(types)
+    )
+    call = f"{entry}({', '.join(f'a{n}, n{n}' if kind == 'int[]' else f'a{n}' for n, kind in enumerate(types))})"
+    return f"""
+/* */
+;
+#if __INCLUDE_LEVEL__ == 0
+{undefined}#pragma GCC diagnostic error "-Wincompatible-pointer-types"
+#pragma GCC diagnostic error "-Wint-conversion"
+__int128 {_C_CALLED}({declared or "void"}) {{
+    _Static_assert(_Generic({call}, float: 0, double: 0, long double: 0, default: 1), "{entry} returns a float");
+    return {call};
+}}
+#endif
+"""
+
+
+def _call_shim(types: Sequence[str]) -> str:
+    """C that unpacks one argument list and calls the function behind the answer."""
     declared, loads, passed = [], [], []
     for n, kind in enumerate(types):
         declared.append(C_TYPES[kind] + (", int" if kind == "int[]" else ""))
@@ -174,9 +212,9 @@ def _call_shim(entry: str, types: Sequence[str]) -> str:
             )
         passed.append(f"a{n}" + (f", (int)n{n}" if kind == "int[]" else ""))
     return (
-        f"\nextern int {entry}({', '.join(declared) or 'void'});\n"
-        f"static int assay_call(const long long *at) {{\n{''.join(loads)}    (void)at;\n"
-        f"    return {entry}({', '.join(passed)});\n}}\n"
+        f"\nextern __int128 {_C_CALLED}({', '.join(declared) or 'void'});\n"
+        f"static __int128 assay_call(const long long *at) {{\n{''.join(loads)}    (void)at;\n"
+        f"    return {_C_CALLED}({', '.join(passed)});\n}}\n"
     )
 
 

@@ -10,9 +10,11 @@ in every language and described in `driver_javascript.js`. A driver meets the an
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rewards.drivers_types import Fewer
+from rewards.drivers_types import Fewer, Kind
 from rewards.languages import LANGUAGES
 
 _EVERYTHING = Fewer()
@@ -26,8 +28,11 @@ class Caller:
     driver: str  #: a file of rewards/sandbox
     way: str = "loads"
     rewrite: tuple[Rewrite, ...] = ()  #: what is changed in the answer
+    kept: str = ""  #: matches what is left alone by that: comments and texts
     before: str = ""  #: stands before the answer
-    after: str = ""  #: stands behind it; @ENTRY@ is the function
+    after: str = ""  #: stands behind it; @ENTRY@ is the function, @TYPES@ what `types` makes of the signature
+    types: Callable[[str, str, tuple[Kind, ...]], str] | None = None  #: of the answer, the function, its parameters
+    told: bool = False  #: the driver's command ends in the declared types: what is returned, then the parameters
     flags: tuple[str, ...] = ()  #: of the answer's compiler
     objects: tuple[str, ...] = ()  #: behind the source file in its command
     written_in: str = ""  #: the language a driver that stands apart is compiled as
@@ -35,18 +40,39 @@ class Caller:
     int_bits: int = 64  #: integers of a task beyond this are refused at load; 0 where there is no limit
     fewer: Fewer = _EVERYTHING  #: what the language does not tell apart
     nul: bool = True  #: text may hold the character 0
+    null_items: bool = True  #: a list or a map may hold null
 
 
+def _cpp_types(program: str, entry: str, kinds: tuple[Kind, ...]) -> str:
+    """The template arguments of `assay_driver::answer`: whether the function may be a template, and its kinds."""
+    generic = re.search(rf"\btemplate\b[^;{{}}]*\b{entry}\s*\(|\b{entry}\s*\([^()]*\bauto\b|\b{entry}\s*=", program)
+    return ", ".join(("true" if generic else "false", *map(_cpp_kind, kinds)))
+
+
+def _cpp_kind(kind: Kind) -> str:
+    name = f"assay_driver::{kind.name.capitalize()}"
+    return name if kind.item is None else f"{name}<{_cpp_kind(kind.item)}>"
+
+
+_C_LIKE = r"""//[^\n]*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])'"""
 _JVM = LANGUAGES["java"].run[:-3]
 _JAVA = Caller(
     driver="driver_java.java",
     way="apart",
     written_in="java",
+    told=True,
+    # only a class of the file's name may be public
     rewrite=(
-        (r"\A\s*package\s+[\w.]+\s*;", ""),
-        # only a class of the file's name may be public
-        (r"^([ \t]*)public\s+((?:abstract\s+|final\s+|sealed\s+)*(?:class|interface|enum|record)\s)", r"\1\2"),
+        (
+            r"\bpublic\s+(?=(?:(?:abstract|final|sealed|non-sealed|static|strictfp)\s+)*(?:class|interface|enum|record)\s)",
+            "",
+        ),
+        (
+            r"\b((?:(?:abstract|final|strictfp)\s+)+)public\s+(?=(?:class|interface|enum|record)\s)",
+            r"\g<1>",
+        ),
     ),
+    kept=rf'"""(?:\\.|[^\\])*?"""|{_C_LIKE}',
     run=(*_JVM, "-cp", "driver:{artefact}", "AssayDriver"),
 )
 _JAVASCRIPT = Caller(driver="driver_javascript.js", int_bits=54, fewer=Fewer(one_number=True))
@@ -57,26 +83,44 @@ CALLERS: dict[str, Caller] = {
     "ruby": Caller(driver="driver_ruby.rb", int_bits=0),
     "php": Caller(
         driver="driver_php.php",
-        # without its opening tag an answer would be output
-        rewrite=((r"\A(?!\s*<\?)", "<?php\n"),),
-        fewer=Fewer(one_container=True),
+        # what stands before the opening tag is output, and an answer without one would be nothing else
+        rewrite=((r"\A#!.*\n", ""), (r"\A\s*(?=<\?)", ""), (r"\A(?!<\?)", "<?php\n")),
+        fewer=Fewer(one_number=True, one_container=True),
     ),
     "perl": Caller(driver="driver_perl.pl", fewer=Fewer(one_number=True, truth=True, scalar_text=True)),
-    "lua": Caller(driver="driver_lua.lua", fewer=Fewer(one_number=True, one_container=True)),
+    "lua": Caller(driver="driver_lua.lua", null_items=False, fewer=Fewer(one_number=True, one_container=True)),
     "r": Caller(
-        driver="driver_r.R", int_bits=54, nul=False, fewer=Fewer(one_number=True, one_container=True, vectors=True)
+        driver="driver_r.R",
+        int_bits=54,
+        nul=False,
+        told=True,
+        fewer=Fewer(one_number=True, one_container=True, vectors=True),
     ),
     "racket": Caller(
         driver="driver_racket.rkt",
         rewrite=((r"\A(?![\s\S]*^#lang\s)", "#lang racket\n"),),
         int_bits=0,
-        fewer=Fewer(false_is_null=True),
+        fewer=Fewer(one_number=True, false_is_null=True),
     ),
     "cpp": Caller(
         driver="driver_cpp.hpp",
         way="beside",
         before='#include "driver_cpp.hpp"\n#line 1\n',
-        after="\nstd::string assay_test(assay_driver::Input &input) { return assay_driver::call(::@ENTRY@, input); }\n",
+        # names that no macro of the answer has; what is unevaluated asks whether there is such a call
+        after="""
+std::string assay_test(assay_driver::Input &assay_input) {
+    return assay_driver::answer<@TYPES@>(
+        assay_input,
+        [](auto assay_one, auto &assay_input) -> decltype(assay_one.assay_call(::@ENTRY@, assay_input)) {
+            return assay_one.assay_call(::@ENTRY@, assay_input);
+        },
+        [](auto &&...assay_given) -> decltype(::@ENTRY@(std::forward<decltype(assay_given)>(assay_given)...)) {
+            return ::@ENTRY@(std::forward<decltype(assay_given)>(assay_given)...);
+        });
+}
+""",
+        types=_cpp_types,
+        int_bits=128,
     ),
     "go": Caller(
         driver="driver_go.go",
@@ -86,28 +130,36 @@ CALLERS: dict[str, Caller] = {
             (r"^package\s+\w+", "package main"),
             (r"^func\s+main\s*\(\s*\)", "func assay_main()"),
         ),
+        kept=rf"`[^`]*`|{_C_LIKE}",
         after="\nvar assay_function any = @ENTRY@\n",
         objects=("driver_go.go",),
+        fewer=Fewer(no_container=True),
     ),
     "rust": Caller(
         driver="driver_rust.rs",
         way="beside",
         rewrite=((r"\bfn\s+main\s*\(", "fn assay_main("),),
+        kept=rf'\br(?P<hashes>#*)"[\s\S]*?"(?P=hashes)|{_C_LIKE}',
         after='\n#[path = "driver_rust.rs"]\nmod assay_driver;\nfn main() { assay_driver::run(@ENTRY@) }\n',
+        int_bits=128,
     ),
     "d": Caller(
         driver="driver_d.d",
         way="beside",
-        rewrite=((r"\b(void|int)\s+main\s*\(", r"\1 assay_main("),),
-        after="\nvoid main() { static import driver_d; driver_d.run!(@ENTRY@)(); }\n",
+        rewrite=((r"\b(void|int)\s+main\s*\(", r"\g<1> assay_main("),),
+        kept=rf'`[^`]*`|\br"[^"]*"|{_C_LIKE}',
+        after="\nvoid main() { static import driver_d; "
+        'driver_d.pick!([@TYPES@], __traits(getOverloads, __traits(parent, @ENTRY@), "@ENTRY@"))(); }\n',
+        types=lambda _program, _entry, kinds: ", ".join(f'"{kind}"' for kind in kinds),
         objects=("driver_d.d",),
     ),
     "java": _JAVA,
-    "kotlin": replace(_JAVA, rewrite=((r"\A\s*package\s+[\w.]+[ \t]*;?", ""),)),
+    "kotlin": replace(_JAVA, rewrite=(), kept=""),
     "csharp": Caller(
         driver="driver_csharp.cs",
         way="apart",
         written_in="csharp",
+        told=True,
         flags=("-target:library",),
         run=("/usr/bin/mono", "driver"),
     ),

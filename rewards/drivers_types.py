@@ -47,6 +47,7 @@ class Fewer:
     false_is_null: bool = False  #: there is no other null
     scalar_text: bool = False  #: a number taken out of a text is that text until somebody calculates with it
     vectors: bool = False  #: a value is a list of one, and nothing is the list of none
+    no_container: bool = False  #: nothing is the list and the map of none, where no null is allowed
 
 
 def kind_of(text: Any) -> Kind | None:
@@ -147,6 +148,8 @@ def fitted(kind: Kind, value: Any, fewer: Fewer) -> Any:
         return fitted(kind.item, value, fewer)
     if kind.name == "map" and fewer.one_container and type(value) is list:
         value = {str(at): item for at, item in enumerate(value)}
+    if fewer.no_container and value is None:
+        return [] if kind.name == "list" else {}
     if kind.name == "list" and fewer.vectors and type(value) is not list:
         value = [] if value is None else [value]
     if kind.name == "list" and type(value) is list:
@@ -161,7 +164,7 @@ def _fitted_scalar(name: str, value: Any, fewer: Fewer) -> Any:
         value = float(value) if "." in value else int(value)
     if fewer.scalar_text and name == "string" and type(value) is int:
         return str(value)
-    if fewer.one_number and name == "float" and type(value) is int:
+    if fewer.one_number and name == "float" and type(value) is int and abs(value) < 2**1023:
         return float(value)
     if fewer.one_number and name == "int" and type(value) is float and value.is_integer() and abs(value) <= 2**53:
         return int(value)

@@ -34,6 +34,7 @@ class Language:
     artefact: str = "program"  #: the one file that compiling makes and running needs
     package: str = ""  #: what a person installs to have it (Debian's names)
     archive: str = ""  #: where Debian has none: the upstream archive an image build unpacks, and where to
+    sha256: str = ""  #: of the archive; where nobody says it, `rewards.sandbox.image` holds later builds to the first
     needs: tuple[str, ...] = ()  #: tools that no command starts with, absolute paths
     environment: tuple[str, ...] = ()  #: "NAME=value" for both commands, besides what a box sets
     start_cpu_s: float = 0.0  #: what the runtime needs before the program's first line; added to a test's limits
@@ -57,8 +58,14 @@ class Language:
 
     @property
     def download(self) -> tuple[str, ...]:
-        """(address of the archive, where it is unpacked), or () where packages are all it takes."""
-        return tuple(self.archive.split(" unpacked to ")) if self.archive else ()
+        """(address of the archive, where it is unpacked), or () where packages are all it takes.
+
+        The address ends with "#sha256=..." where that is known.
+        """
+        if not self.archive:
+            return ()
+        address, place = self.archive.split(" unpacked to ")
+        return f"{address}#sha256={self.sha256}" if self.sha256 else address, place
 
     @property
     def install(self) -> str:

@@ -143,6 +143,7 @@ MANAGED: tuple[Language, ...] = (
             "https://github.com/PowerShell/PowerShell/releases/download/v7.4.6/powershell-7.4.6-linux-x64.tar.gz "
             "unpacked to /usr/local/powershell"
         ),
+        sha256="6f6015203c47806c5cc444c19d8ed019695e610fbd948154264bf9ca8e157561",
         aliases=("pwsh", "ps1"),
         suffix=".ps1",
         run=("/usr/local/powershell/pwsh", "-NoProfile", "-NonInteractive", "-NoLogo", "-File", "{source}"),

@@ -239,6 +239,7 @@ NATIVE: tuple[Language, ...] = (
     Language(
         name="zig",
         archive="https://ziglang.org/download/0.13.0/zig-linux-x86_64-0.13.0.tar.xz unpacked to /usr/local/zig",
+        sha256="d45312e61ebcc48032b77bc4cf7fd6915c11fa16e4aad116b66c9468211230ea",
         aliases=(),
         suffix=".zig",
         compile=(
@@ -255,6 +256,7 @@ NATIVE: tuple[Language, ...] = (
             "https://storage.googleapis.com/dart-archive/channels/stable/release/3.5.4/sdk/"
             "dartsdk-linux-x64-release.zip unpacked to /usr/local/dart-sdk"
         ),
+        sha256="8d0c5e34f2a9d6b9f5ebf05252ae1703893f6087d547c631b390aef2d0cd6967",
         aliases=(),
         suffix=".dart",
         compile=("/usr/local/dart-sdk/bin/dart", "compile", "exe", "-o", "{artefact}", "{source}"),

@@ -47,6 +47,7 @@ SCRIPTS: tuple[Language, ...] = (
             "https://julialang-s3.julialang.org/bin/linux/x64/1.10/julia-1.10.5-linux-x86_64.tar.gz "
             "unpacked to /usr/local/julia"
         ),
+        sha256="33497b93cf9dd65e8431024fd1db19cbfbe30bd796775a59d53e2df9a8de6dc0",
         aliases=("jl",),
         suffix=".jl",
         run=(

@@ -7,8 +7,8 @@ makes the reward the run asked for and keeps every part. Workers may be objects 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -18,6 +18,8 @@ from rewards.config import RewardsConfig
 from rewards.mix import combine
 
 RESTART_S = 2.0
+Begun = tuple[RolloutGroup, Future[list[RewardResult]], Future[list[float | None]]]
+"""A group with what the tests and the reward model will have said of it."""
 
 
 class GroupScorer(Protocol):
@@ -45,15 +47,33 @@ class RewardPool:
         self._threads = ThreadPoolExecutor(max_workers=len(workers), thread_name_prefix="reward")
         self._rm_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reward-model")
 
-    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
-        """Every group with the rewards the run trains on, in order. Raises InfraFailure where none could be given."""
-        tests = [self._threads.submit(self._by_tests, group) for group in groups]
-        learned = self._rm_thread.submit(self._by_model, list(groups)).result()
-        scored = []
-        for group, results, scores in zip(groups, tests, learned, strict=True):
-            rewards = combine(results.result(), scores, self._config.reward, self._config.mix_weights)
-            scored.append(ScoredGroup(group=group, results=tuple(rewards)))
+    def score(self, groups: Iterable[RolloutGroup]) -> list[ScoredGroup]:
+        """Every group with the rewards the run trains on, in order. Raises InfraFailure where none could be given.
+
+        Judging a group begins when `groups` gives it, so groups that are still being drawn do not hold the others.
+        """
+        begun: list[Begun] = []
+        try:
+            for group in groups:
+                begun.append(self._begin(group))
+            scored = [self._end(one) for one in begun]
+        finally:
+            for _, tests, learned in begun:  # all are done, or nobody wants them any more
+                tests.cancel()
+                learned.cancel()
         return _something_earned(scored)
+
+    def one(self, group: RolloutGroup) -> ScoredGroup:
+        """As `score`, of one group alone: where the harness failed on all of it, that is what its results say."""
+        return self._end(self._begin(group))
+
+    def _begin(self, group: RolloutGroup) -> Begun:
+        return group, self._threads.submit(self._by_tests, group), self._rm_thread.submit(self._by_model, group)
+
+    def _end(self, begun: Begun) -> ScoredGroup:
+        group, tests, learned = begun
+        rewards = combine(tests.result(), learned.result(), self._config.reward, self._config.mix_weights)
+        return ScoredGroup(group=group, results=tuple(rewards))
 
     def judge(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
         """Every group with its verdicts by the tests alone, whatever the run trains on: for evaluation and labels."""
@@ -78,23 +98,20 @@ class RewardPool:
                 self._idle.put(worker)
         return [RewardResult(verdict=Verdict.INFRA, reward=None, detail=detail) for _ in group.completions]
 
-    def _by_model(self, groups: Sequence[RolloutGroup]) -> list[list[float | None]]:
+    def _by_model(self, group: RolloutGroup) -> list[float | None]:
         if self.reward_model is None:
-            return [[None] * len(g.completions) for g in groups]
-        out: list[list[float | None]] = []
-        for group in groups:
-            scores: list[float | None]
-            try:
-                scores = [*self.reward_model.score(group.prompt_ids, [c.token_ids for c in group.completions])]
-            except InfraFailure:
-                scores = [None] * len(group.completions)
-            if len(scores) != len(group.completions):
-                raise InfraFailure(
-                    f"the reward model gave {len(scores)} scores for the {len(group.completions)} completions of task "
-                    f"{group.task.id!r}: nobody knows which belongs to which"
-                )
-            out.append(scores)
-        return out
+            return [None] * len(group.completions)
+        scores: list[float | None]
+        try:
+            scores = [*self.reward_model.score(group.prompt_ids, [c.token_ids for c in group.completions])]
+        except InfraFailure:
+            return [None] * len(group.completions)
+        if len(scores) != len(group.completions):
+            raise InfraFailure(
+                f"the reward model gave {len(scores)} scores for the {len(group.completions)} completions of task "
+                f"{group.task.id!r}: nobody knows which belongs to which"
+            )
+        return scores
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

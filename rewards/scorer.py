@@ -38,6 +38,7 @@ class Scorer:
             limits=config.sandbox.limits(),
             stop_on_timeout=not config.partial,
             stop_on_failure=not config.partial,
+            isolate=config.isolate,
         )
         self._judged: OrderedDict[tuple[str, str, str], RewardResult] = OrderedDict()
 

@@ -14,6 +14,12 @@ class EngineConfig(Section):
 
     kind: Literal["vllm", "fake"] = "vllm"
     engines: int = Field(default=1, ge=1, description="rollout actors; tasks are dealt out among them")
+    tensor_parallel: int | None = Field(
+        default=None,
+        ge=1,
+        description="processes of one engine, each with a slice of every weight; unset: one for each of "
+        "cluster.engine_gpus",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_num_seqs: int = Field(default=128, ge=1, description="sequences decoded at once by one engine")
     kv_cache_gib: int = Field(default=1, ge=1, description="CPU only: KV cache, where the sequences need so much")
@@ -22,9 +28,42 @@ class EngineConfig(Section):
     return_experts: bool = Field(
         default=False, description="completions carry the experts the routers chose, for grpo.moe.replay: r3"
     )
+    fp32_router_and_head: bool = Field(
+        default=False, description="of an engine in 16 bits: logits of routers and head in float32, as the trainer's"
+    )
+    sleeps: bool | None = Field(
+        default=None,
+        description="give memory back while the trainer steps; unset: where cluster.placement is colocated and no "
+        "rollouts are drawn ahead (grpo.max_lag: 0)",
+    )
+    routing: Literal["fixed", "queue"] = Field(
+        default="fixed",
+        description="fixed: every engine draws its share; queue: an engine with room takes the next prompt, longest "
+        "expected first, and a draw by several engines repeats to rounding alone",
+    )
+    update_in_flight: bool = Field(
+        default=False,
+        description="new weights are taken over between two tokens: completions under way go on with them, on keys and "
+        "values of the old ones, and say which token came from which version",
+    )
+    sync_bucket_mib: int = Field(
+        default=64, ge=1, description="weights travel in buckets of so much, or of one tensor that is larger"
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset"
     )
+
+    @model_validator(mode="after")
+    def _wide_parts_of_a_narrow_engine(self) -> EngineConfig:
+        if self.fp32_router_and_head and self.dtype == "float32":
+            raise ValueError("fp32_router_and_head: an engine of dtype float32 computes all so; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _updates_in_flight_need_a_queue(self) -> EngineConfig:
+        if self.update_in_flight and self.routing != "queue":
+            raise ValueError("update_in_flight: a share is drawn under one version; set routing: queue too")
+        return self
 
 
 class SamplingConfig(Section):

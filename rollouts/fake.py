@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from assay.errors import WeightMismatch
 from assay.types import Completion, FinishReason, RoutedExperts
-from rollouts.engine import Sampling
-from rollouts.weights import SyncReport, WeightBundle, unpack
+from rollouts.engine import SLEPT, Sampling
+from rollouts.weights import Arrival, SyncReport, WeightBundle
 
 Answer = Callable[[Sequence[int], random.Random], Sequence[int]]
 Route = Callable[[Sequence[int]], RoutedExperts]
@@ -22,15 +23,22 @@ class FakeEngine:
     def __init__(self, answer: Answer, logprob: float = -1.0, route: Route | None = None) -> None:
         self._answer, self._logprob, self._route = answer, logprob, route
         self.version = -1
+        self._arrival = Arrival()
+        self._slept = self._asleep = False
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+        self._ready()
+        seeds = [f"{sampling.seed}/{sampling.number(p)}" for p in range(len(prompts))]
         return [
             [
-                self._completion(prompt, random.Random(f"{sampling.seed}/{p}/{g}"), sampling.max_tokens)
+                self._completion(prompt, random.Random(f"{seed}/{g}"), sampling.max_tokens)
                 for g in range(sampling.samples)
             ]
-            for p, prompt in enumerate(prompts)
+            for prompt, seed in zip(prompts, seeds, strict=True)
         ]
+
+    def stream(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[tuple[int, list[Completion]]]:
+        yield from enumerate(self.generate(prompts, sampling))
 
     def _completion(self, prompt: Sequence[int], draw: random.Random, max_tokens: int) -> Completion:
         wanted = tuple(self._answer(prompt, draw))
@@ -44,14 +52,30 @@ class FakeEngine:
             experts=self._route([*prompt, *tokens]) if self._route else None,
         )
 
-    def load_weights(self, bundle: WeightBundle) -> SyncReport:
-        modules = len(unpack(bundle))
-        self.version = bundle.version
+    def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
+        if self._asleep:
+            raise WeightMismatch("weights for an engine that sleeps")
+        self._arrival.take(bundle)
+        if bundle.published is None:
+            return None
+        self.version, self._slept = bundle.version, False
+        modules = len(bundle.published)
         return SyncReport(
             version=bundle.version, modules_checked=modules, max_relative_error=0.0, load_s=0.0, proof_s=0.0
         )
 
+    def sleep(self) -> None:
+        self._slept, self._asleep = True, True
+
+    def wake_up(self) -> None:
+        self._asleep = False
+
+    def _ready(self) -> None:
+        if self._slept:
+            raise WeightMismatch(SLEPT)
+
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        self._ready()
         return [[self._logprob] * (len(s) - 1) for s in sequences]
 
     def close(self) -> None:

@@ -35,16 +35,17 @@ class Replay(RolloutPool):
             raise DataError(f"{samples}: no recorded samples there; name the folder of a run that made GRPO steps")
         self._recorded = self._read()
 
-    def generate(self, tasks: Sequence[Task], sampling: Sampling) -> list[RolloutGroup]:
+    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
         """The next recorded groups. Raises DataError where they belong to other tasks or there are no more."""
-        return [self._next(task) for task in tasks]
+        for index, task in enumerate(tasks):
+            yield index, self._next(task)
 
     def _next(self, task: Task) -> RolloutGroup:
         step, name, completions = next(self._recorded, (self.steps[-1], "nothing more", []))
         if name != task.id:
             raise DataError(
                 f"{self._folder}: step {step} holds {name!r} where this configuration takes {task.id!r}; replay needs "
-                f"the seed, the tasks, prompts_per_step and max_prompt_tokens of the recorded run"
+                f"the seed, the tasks, prompts_per_step and max_prompt_tokens of the recorded run, and no grpo.flow"
             )
         return self._group(task, completions)
 

@@ -115,25 +115,32 @@ FORMATS: dict[str, Callable[[Row], Task]] = {"assay": _assay, "mbpp": _mbpp, **B
 
 
 class TaskStream:
-    """An endless, seeded order over the tasks; its whole state is how many were taken.
+    """An endless, seeded order over the tasks; its whole state is how many were taken, and which of them come again.
 
-    Every epoch is a fresh shuffle drawn from (seed, epoch), so a cursor is enough to take up again anywhere.
+    Every epoch is a fresh shuffle drawn from (seed, epoch), so a cursor is enough to take up again anywhere. `left`:
+    places before the cursor whose tasks were taken and not learned from; they come first.
     """
 
-    def __init__(self, tasks: Sequence[Task], seed: int, cursor: int = 0) -> None:
+    def __init__(self, tasks: Sequence[Task], seed: int, cursor: int = 0, left: Sequence[int] = ()) -> None:
         if not tasks:
             raise DataError("no tasks to train on")
         self._tasks, self._seed, self.cursor = tuple(tasks), seed, cursor
+        self.left = tuple(left)
         self._epoch, self._order = -1, list[int]()
 
     def take(self, count: int) -> list[Task]:
         """The next `count` tasks."""
-        return [self._next() for _ in range(count)]
+        return [self.at(place) for place in self.places(count)]
 
-    def _next(self) -> Task:
-        epoch, position = divmod(self.cursor, len(self._tasks))
+    def places(self, count: int) -> list[int]:
+        """Take the next `count` places in the order."""
+        again, self.left = self.left[:count], self.left[count:]
+        first, self.cursor = self.cursor, self.cursor + count - len(again)
+        return [*again, *range(first, self.cursor)]
+
+    def at(self, place: int) -> Task:
+        epoch, position = divmod(place, len(self._tasks))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, list(range(len(self._tasks)))
             random.Random(f"{self._seed}/{epoch}").shuffle(self._order)
-        self.cursor += 1
         return self._tasks[self._order[position]]

@@ -1,12 +1,15 @@
 """The vLLM engine: in this process, one version of the policy at a time.
 
+With `tensor_parallel` N the model lies in N processes beside this one, each of which takes every bucket, keeps its
+slice, and proves it (`rollouts/loading.py`). Tried on CPUs; on no GPU so far.
+
 Two defects of vLLM 0.32 on a CPU are worked around here, both silent and both found by the proof:
 
 - its rotary kernel takes DeepSeek-V2's three-dimensional queries and keys for two-dimensional ones and rotates
   other tokens' memory, so every position but the first is wrong (log-probs off by up to 0.6). The kernel is
   switched off (`custom_ops: -rotary_embedding`) and vLLM's own PyTorch form is used;
-- `reload_weights` leaves routed experts un-packed after the first update, because the kernel object exists
-  already. The kernel objects are dropped before each load, so they are built and packed anew.
+- reloading leaves routed experts un-packed after the first update, because the kernel object exists already. The
+  kernel objects are dropped before each load (`rollouts/loading.py`), so they are built and packed anew.
 
 With both, log-probs agree with transformers to about 2e-6 in fp32, before and after syncs.
 
@@ -18,18 +21,20 @@ needs Triton, so on a CPU `RouterWatch` listens to the routers while `generate` 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from assay.errors import ConfigError, InfraFailure, WeightMismatch, boundary
 from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.config import EngineConfig, ProofConfig
-from rollouts.engine import Sampling
-from rollouts.weights import SyncReport, WeightBundle, unpack
+from rollouts.engine import SLEPT, Sampling
+from rollouts.stepping import Stepper, spans, streamed
+from rollouts.weights import SyncReport, WeightBundle
+from rollouts.wide import wide_routers
 
 FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+PROBES = 4  #: sequences of `rollouts.weights.probe_sequences`
 TENSOR_RTOL = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}
 
 
@@ -44,62 +49,94 @@ class VLLMEngine:
         from vllm import LLM
 
         self.version = -1  # nothing synced yet: what was read from disk is not a trained version
+        self._parallel = (config.tensor_parallel or 1) > 1
+        self._unfit = ""  #: why it may not generate or score now
         self._proof, self._eos = proof, eos_token_id
         self._rtol = proof.tensor_rtol or TENSOR_RTOL[config.dtype]
         self._on_cpu = not torch.cuda.is_available()
         options: dict[str, Any] = {}
+        if config.return_experts and self._on_cpu and self._parallel:
+            raise ConfigError(
+                "rollouts.engine.return_experts: on a CPU it needs tensor_parallel=1; the routers of other processes "
+                "are not listened to"
+            )
+        self._in_flight, sequences = config.update_in_flight, config.max_num_seqs
+        if self._in_flight:  # the probe finds a place beside the rest, and no step is under way between two steps
+            sequences += PROBES
+            options |= {"scheduling_policy": "priority", "async_scheduling": False}
         if config.return_experts and self._on_cpu and not config.enforce_eager:
             raise ConfigError(
                 "rollouts.engine.return_experts: on a CPU it needs enforce_eager=true; a compiled forward pass has no "
                 "router to listen to"
             )
+        if config.return_experts and self._on_cpu and config.routing == "queue":
+            raise ConfigError(
+                "rollouts.engine.return_experts: on a CPU it needs routing=fixed; routers are listened to call by call"
+            )
         if config.return_experts and not self._on_cpu:
             options["enable_return_routed_experts"] = True
         if self._on_cpu:
             options["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
-            options["num_gpu_blocks_override"] = _blocks(model, config.max_num_seqs, max_model_len)
+            options["num_gpu_blocks_override"] = _blocks(model, sequences, max_model_len)
         else:
+            options["enable_sleep_mode"] = bool(config.sleeps)
             options["gpu_memory_utilization"] = config.gpu_memory_utilization
-        with boundary(f"starting vLLM on {model}"):
+        with boundary(f"starting vLLM on {model}"), wide_routers(config.fp32_router_and_head) as wide:
             self._llm: Any = LLM(
                 model=model,
                 skip_tokenizer_init=True,  # tokens in, tokens out: the tokenizer is the driver's alone
                 dtype=config.dtype,
+                tensor_parallel_size=config.tensor_parallel or 1,
                 enforce_eager=config.enforce_eager,
                 max_model_len=max_model_len,
-                max_num_seqs=config.max_num_seqs,
+                max_num_seqs=sequences,
                 max_num_batched_tokens=max(8192, max_model_len),
                 logprobs_mode="processed_logprobs",  # at the sampling temperature, as the trainer computes them
                 enable_prefix_caching=False,  # cached keys and values would outlive the weights they came from
                 disable_log_stats=True,
                 seed=0,
                 **options,
+                **wide,
             )
         self._routed_layers = self._llm.apply_model(_routed_layers)[0] if config.return_experts else []
         if config.return_experts and not self._routed_layers:
             raise ConfigError(f"rollouts.engine.return_experts: {model} has no routers; leave it out")
         listens = config.return_experts and self._on_cpu
         self._watch: RouterWatch | None = self._llm.collective_rpc(RouterWatch)[0] if listens else None
+        self._stepper = Stepper(self._llm) if config.routing == "queue" else None
+        self._probe_first = -1 if config.update_in_flight else 0
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+        groups = dict(self.stream(prompts, sampling))
+        return [groups[i] for i in range(len(prompts))]
+
+    def stream(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[tuple[int, list[Completion]]]:
+        self._ready()
+        for index, output in self._outputs(prompts, self._params(len(prompts), sampling)):
+            yield index, [self._completion(sample, self._experts(output, sample)) for sample in output.outputs]
+
+    def _outputs(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        if self._stepper is not None:
+            return self._stepper.stream(prompts, params)
+        if self._watch is None:
+            return streamed(self._llm, prompts, params)
+        with self._watch:  # which says what it heard only at its end
+            return iter([*streamed(self._llm, prompts, params)])
+
+    def _params(self, count: int, sampling: Sampling) -> list[Any]:
         from vllm import SamplingParams
 
-        params = [
+        return [
             SamplingParams(
                 n=sampling.samples,
                 temperature=sampling.temperature,
                 max_tokens=sampling.max_tokens,
-                seed=(sampling.seed * 1_000_003 + index * 7919) % 2**31,
+                seed=(sampling.seed * 1_000_003 + sampling.number(index) * 7919) % 2**31,
                 logprobs=0,
                 detokenize=False,
                 stop_token_ids=[self._eos],
             )
-            for index in range(len(prompts))
-        ]
-        with boundary("vLLM generate"), self._watch or nullcontext():
-            outputs = self._llm.generate([{"prompt_token_ids": list(p)} for p in prompts], params, use_tqdm=False)
-        return [
-            [self._completion(sample, self._experts(output, sample)) for sample in output.outputs] for output in outputs
+            for index in range(count)
         ]
 
     def _experts(self, output: Any, sample: Any) -> RoutedExperts | None:
@@ -118,6 +155,7 @@ class VLLMEngine:
         return RoutedExperts(shape=(used, *rows.shape[1:]), ids=rows[:used].tobytes())
 
     def _completion(self, sample: Any, experts: RoutedExperts | None) -> Completion:
+        held = spans(sample.weight_versions) or ((self.version, len(sample.token_ids)),)
         return Completion(
             token_ids=tuple(sample.token_ids),
             logprobs=tuple(
@@ -125,53 +163,104 @@ class VLLMEngine:
             ),
             text="",
             finish_reason=FINISH.get(sample.finish_reason, FinishReason.ABORT),
-            policy_version=(self.version, self.version),
+            policy_version=(held[0][0], held[-1][0]),
             experts=experts,
+            spans=held if len(held) > 1 else (),
         )
 
-    def load_weights(self, bundle: WeightBundle) -> SyncReport:
-        started = time.perf_counter()
-        state = unpack(bundle)
-        with boundary(f"vLLM reload_weights, version {bundle.version}"):
-            if self._on_cpu:
-                self._llm.apply_model(_forget_moe_kernels)
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": self._deliver(state)})
-        loaded = time.perf_counter()
-        modules, error = self._prove(state, bundle.version)
-        self.version = bundle.version
-        return SyncReport(
-            version=bundle.version,
-            modules_checked=modules,
-            max_relative_error=error,
-            load_s=loaded - started,
-            proof_s=time.perf_counter() - loaded,
-        )
-
-    def _deliver(self, state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """What is handed to vLLM. A seam: the mutation tests break delivery here and must be caught by the proof."""
-        return iter(state.items())
-
-    def _prove(self, state: Mapping[str, Any], version: int) -> tuple[int, float]:
-        from rollouts.holding import check_holding
-
+    def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
+        if self._stepper is None:
+            return self._take(bundle)
+        if bundle.part == 0:
+            self._stepper.hold()  # until all of it is there and proved: no token comes from a part of a version
         try:
-            return self._llm.apply_model(lambda model: check_holding(model, state, self._rtol, seed=version))[0]
-        except WeightMismatch as mismatch:
-            raise WeightMismatch(f"weights version {version}: {mismatch}") from None
+            report = self._stepper.between(lambda: self._take(bundle))
+        except Exception as error:
+            self._stepper.abandon(f"weights version {bundle.version} were not taken over: {error}")
+            raise
+        if report is not None:
+            self._stepper.go_on()
+        return report
+
+    def _take(self, bundle: WeightBundle) -> SyncReport | None:
+        from rollouts.loading import take
+
+        if not self._in_flight:  # else requests may come meanwhile, and wait
+            self._unfit = f"the engine was left in the midst of weights version {bundle.version}: it may not answer"
+        self._of_all(bundle.version, take, bundle)
+        return self._prove(bundle.version) if bundle.published is not None else None
+
+    def _prove(self, version: int) -> SyncReport:
+        from rollouts.loading import prove
+
+        reports = self._of_all(version, prove, self._rtol)
+        self.version, self._unfit = version, ""
+        self._llm.llm_engine.set_weight_version(str(version))
+        return SyncReport(
+            version=version,
+            modules_checked=sum(report.modules for report in reports),
+            max_relative_error=max(report.worst for report in reports),
+            load_s=max(report.load_s for report in reports),
+            proof_s=max(report.proof_s for report in reports),
+        )
+
+    def _of_all(self, version: int, work: Any, *args: Any) -> list[Any]:
+        """`work` in every process that holds a part of the model. Raises WeightMismatch with the first complaint."""
+        from rollouts.loading import Refused
+
+        with boundary(f"vLLM {work.__name__}, weights version {version}"):
+            answers = self._llm.collective_rpc(work, args=args)
+        for rank, answer in enumerate(answers):
+            if isinstance(answer, Refused):
+                where = f"worker {rank} of {len(answers)}: " if len(answers) > 1 else ""
+                raise WeightMismatch(f"weights version {version}: {where}{answer.why}")
+        return list(answers)
+
+    def _ready(self) -> None:
+        if self._unfit:
+            raise WeightMismatch(self._unfit)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        self._ready()
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
-        with boundary("vLLM score"):
-            outputs = self._llm.generate([{"prompt_token_ids": list(s)} for s in sequences], params, use_tqdm=False)
+        run = partial(streamed, self._llm)
+        if self._stepper is not None:
+            run = partial(self._stepper.stream, priority=self._probe_first)
+        outputs = dict(run(sequences, [params] * len(sequences)))
         return [
-            [entry[token].logprob for token, entry in zip(s[1:], o.prompt_logprobs[1:], strict=True)]
-            for s, o in zip(sequences, outputs, strict=True)
+            [entry[token].logprob for token, entry in zip(s[1:], outputs[i].prompt_logprobs[1:], strict=True)]
+            for i, s in enumerate(sequences)
         ]
 
+    def sleep(self) -> None:
+        """On CUDA vLLM's level 2: weights and KV cache are dropped. It has no sleep on a CPU: there the KV cache is
+        dropped, and the weights stay where they are, for vLLM's packed copies cannot be let go of."""
+        from rollouts.loading import drop_cache
+
+        self.version, self._unfit = -1, SLEPT
+        with boundary("vLLM sleep"):
+            if self._on_cpu:
+                self._llm.collective_rpc(drop_cache)
+            else:
+                self._llm.sleep(level=2)
+
+    def wake_up(self) -> None:
+        from rollouts.loading import take_cache
+
+        with boundary("vLLM wake_up"):
+            if self._on_cpu:
+                self._llm.collective_rpc(take_cache)
+            else:
+                self._llm.wake_up()
+
     def close(self) -> None:
-        self._llm = self._watch = None
+        if self._stepper is not None:
+            self._stepper.close()
+        if self._llm is not None and self._parallel:
+            self._llm.llm_engine.engine_core.shutdown()  # its processes would live on
+        self._llm = self._watch = self._stepper = None
 
 
 class RouterWatch:
@@ -265,6 +354,7 @@ def _environment(config: EngineConfig) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind" if (config.tensor_parallel or 1) > 1 else "auto")
     if config.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(config.threads)
 
@@ -278,11 +368,3 @@ def _blocks(model: str, max_num_seqs: int, max_model_len: int) -> int | None:
 
     latent = getattr(AutoConfig.from_pretrained(model), "kv_lora_rank", None)
     return max_num_seqs * (-(-max_model_len // 16) + 1) if latent else None
-
-
-def _forget_moe_kernels(model: Any) -> None:
-    """Drop the MoE kernel objects, so that the next load packs the experts again (see the module's docstring)."""
-    for module in model.modules():
-        method = getattr(module, "quant_method", None)
-        if getattr(method, "moe_kernel", None) is not None:
-            method.moe_kernel = None

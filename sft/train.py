@@ -91,7 +91,8 @@ def train_sft(
         if heldout and (last or _due(config.evaluate_every, step + 1)):
             row["heldout_loss"] = heldout_loss = trainer.mean_loss(heldout)
         log({"step": step + 1, "steps": len(plan), **row})
-        if not last and (_due(config.checkpoint_every, step + 1) or any_rank(trainer.accelerator, stop.untimed)):
+        due = _due(config.checkpoint_every, step + 1) or any_rank(trainer.accelerator, stop.untimed)
+        if not last and due:
             with stop.saving():
                 trainer.checkpoint(checkpoints, facts)
     state = whole(trainer.policy.state_dict(), trainer.accelerator.is_main_process)
@@ -172,12 +173,13 @@ class SFTTrainer:
         return float(self.accelerator.reduce(total, "sum")) / sum(sum(e.loss_mask[1:]) for e in examples)
 
     def checkpoint(self, root: Path, facts: dict[str, Any]) -> None:
-        """Write everything a resumed run needs, the marker last; nothing where it is there already. Every rank has to
-        call it; the main process writes."""
+        """Write everything a resumed run needs, the marker last; nothing where it is there already.
+
+        Every rank has to call it; the main process writes.
+        """
         if self._saved == self.step:
             return
-        self._saved = self.step
-        main = self.accelerator.is_main_process
+        self._saved, main = self.step, self.accelerator.is_main_process
         weights, optimizer = whole(self.policy.state_dict(), main), whole(self.optimizer.state_dict(), main)
         if main:
             with writing_step(root, self.step, facts, self.config.keep_last) as folder:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from assay.checkpoint import writing_step
 from assay.cli import COMMANDS
 from assay.commands.context import Run, leave_report
 from assay.commands.schema import RunConfig
@@ -18,6 +19,8 @@ from assay.commands.stages import base_policy
 from assay.config import validate
 from assay.errors import DataError
 from assay.lineage import Lineage
+from assay.policy import InitConfig, PolicyConfig, create_policy, load_tokenizer
+from tests import tiny_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -150,6 +153,31 @@ def test_there_must_be_something_to_resume(tmp_path: Path):
     Run.open(validate(RunConfig, yaml.safe_load(Path(run).read_text()), "test"))
     result = assay("grpo", "--resume", str(tmp_path / "run"))
     assert result.returncode == 2 and "nothing to resume" in result.stderr
+
+
+@pytest.mark.sandbox
+def test_a_wrong_checkpoint_is_found_before_anything_is_started(tmp_path: Path, tiny_policy: Path):
+    tiny_tasks.generate(tmp_path / "tasks", seed=0)
+    tree = {"policy": {"path": str(tiny_policy)}, "grpo": {"steps": 1}, "rewards": {"reward": "rm"},
+            "tasks": {"train": {"path": str(tmp_path / "tasks" / "train.jsonl")}, "check": "none"}}  # fmt: skip
+    result = assay("grpo", config(tmp_path, **tree, reward_model_path=str(tiny_policy)))
+    assert result.returncode == 2 and "expected a *ForSequenceClassification checkpoint" in result.stderr
+    assert "fleet" not in result.stderr
+
+
+@pytest.mark.sandbox
+def test_a_checkpoint_of_other_sizes_is_found_before_anything_is_started(tmp_path: Path, tiny_policy: Path):
+    tiny_tasks.generate(tmp_path / "tasks", seed=0)
+    tree = {"policy": {"path": str(tiny_policy)}, "grpo": {"steps": 2},
+            "tasks": {"train": {"path": str(tmp_path / "tasks" / "train.jsonl")}, "check": "none"}}  # fmt: skip
+    run = Run.open(validate(RunConfig, yaml.safe_load(Path(config(tmp_path, **tree)).read_text()), "test"))
+    (run.folder / "grpo").mkdir()
+    (run.folder / "grpo" / "metrics.jsonl").write_text('{"step": 1}\n')
+    with writing_step(run.folder / "grpo" / "checkpoints", 1, {"cursor": 1}) as folder:
+        made = PolicyConfig(init=InitConfig(hidden_size=64, num_hidden_layers=1))
+        create_policy(made, load_tokenizer(tiny_policy), 0, folder / "model")
+    result = assay("grpo", "--resume", str(run.folder))
+    assert result.returncode == 2 and "another architecture: " in result.stderr and "fleet" not in result.stderr
 
 
 def test_a_report_that_cannot_be_written_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

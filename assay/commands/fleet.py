@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assay.commands.context import say
+from assay.commands.rendezvous import without_launcher
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
 from assay.policy import load_policy, load_tokenizer
-from rollouts.weights import Probe, WeightBundle, checkpoint_state, make_probe, probe_sequences, publish
+from rollouts.weights import Probe, Publication, checkpoint_items, make_probe, probe_sequences
+from rollouts.wide import as_held
 
 if TYPE_CHECKING:
     from grpo.trainer import PolicyTrainer
@@ -37,7 +39,8 @@ class Fleet:
             raise ConfigError(f"{policy}: its tokenizer has no pad token; add one distinct from the end token")
         say(f"fleet: starting Ray, {self.parts}")
         self._cluster = Cluster(config.cluster)
-        self._cluster.__enter__()
+        with without_launcher():
+            self._cluster.__enter__()
         try:
             self.rollouts = self._rollouts(policy)
             self.rewards: RewardPool = self._cluster.rewards(config.rewards)
@@ -49,10 +52,14 @@ class Fleet:
         self._versions = 0
 
     def _rollouts(self, policy: Path | str) -> RolloutPool:
-        sampling = self.config.rollouts.sampling
+        rollouts, sampling = self.config.rollouts, self.config.rollouts.sampling
+        engine = rollouts.engine.model_copy(update={"sleeps": sleeps(self.config)})
         longest = max(sampling.max_completion_tokens, self.config.eval.max_completion_tokens or 0)
         return self._cluster.rollouts(
-            policy, self.config.rollouts, self.tokenizer, max_model_len=sampling.max_prompt_tokens + longest
+            policy,
+            rollouts.model_copy(update={"engine": engine}),
+            self.tokenizer,
+            max_model_len=sampling.max_prompt_tokens + longest,
         )
 
     def use_reward_model(self, folder: Path | str) -> None:
@@ -61,19 +68,33 @@ class Fleet:
 
     def hold(self, policy: Path | str) -> None:
         """Put the weights of a checkpoint folder into every engine, with proof."""
-        model = load_policy(policy, self.config.policy.dtype).eval()
+        model = load_policy(policy).eval()
         self._versions += 1
-        bundle = publish(checkpoint_state(model), -self._versions)  # negative: not a version of a training run
-        self.sync(bundle, make_probe(model, self.probe_sequences, self.tokenizer.pad_token_id))
+        engine = self.config.rollouts.engine
 
-    def sync(self, bundle: WeightBundle, probe: Probe) -> Mapping[str, float]:
-        _, difference = self.rollouts.sync(bundle, probe)
+        def items() -> Iterator[tuple[str, Any]]:
+            return as_held(checkpoint_items(model, model.state_dict().items()), engine)
+
+        # negative: not a version of a training run
+        published = Publication(items, -self._versions, engine.sync_bucket_mib << 20)
+        self.sync(published, make_probe(model, self.probe_sequences, self.tokenizer.pad_token_id))
+
+    def sync(self, published: Publication, probe: Probe) -> Mapping[str, float]:
+        _, difference = self.rollouts.sync(published, probe)
         return {"weights/probe_max_abs": difference}
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         """Put the trainer's weights into every engine, with proof."""
         self.rollouts.release()
-        return self.sync(trainer.publish(), trainer.probe(self.probe_sequences))
+        ahead = self.config.grpo is not None and self.config.grpo.max_lag > 0  # engines may ask in the midst of a step
+        published = trainer.publication(self.config.rollouts.engine, keep=ahead)
+        return self.sync(published, trainer.probe(self.probe_sequences))
+
+    def rest(self) -> None:
+        """Let the engines give back memory for the trainer's step, where they share its devices and have nothing to do
+        meanwhile; the next sync wakes them."""
+        if sleeps(self.config):
+            self.rollouts.sleep()
 
     def close(self) -> None:
         """End the threads, the actors and a cluster of our own."""
@@ -99,6 +120,17 @@ class ReplayFleet(Fleet):
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         return {}  # no engine, and no claim that one holds the weights
+
+    def rest(self) -> None:
+        """No engine."""
+
+
+def sleeps(config: RunConfig) -> bool:
+    """Whether the engines sleep while the trainer steps. Raises ConfigError where they are to draw meanwhile."""
+    ahead, wanted = config.grpo is not None and config.grpo.max_lag > 0, config.rollouts.engine.sleeps
+    if wanted and ahead:
+        raise ConfigError("rollouts.engine.sleeps: with grpo.max_lag above 0 engines draw while the trainer steps")
+    return config.cluster.placement == "colocated" and not ahead if wanted is None else wanted
 
 
 @contextmanager

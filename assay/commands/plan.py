@@ -45,7 +45,9 @@ def plan(config: RunConfig, size: ModelSize, nodes: Sequence[Node]) -> tuple[lis
     if config.grpo is not None:
         copy = checkpoint_copy(size, config.grpo, adapted=config.policy.lora is not None)
         trained = sampling.max_prompt_tokens + sampling.max_completion_tokens
-        trainer = trainer_parts(size, config.grpo, trained, CHUNK_LOGITS, adapted=config.policy.lora is not None)
+        policy = config.policy
+        trainer = trainer_parts(size, config.grpo, trained, CHUNK_LOGITS, policy.lora is not None, policy.dtype)
+    transit = in_transit(size, engine, kept=config.grpo is not None and config.grpo.max_lag > 0)
     on_devices = any(node.resources.get("GPU", 0) for node in nodes)
     one = engine_parts(size, engine, length, max(1, int(config.cluster.engine_gpus)) if on_devices else 0)
     wanted = kinds(config.cluster, config.rollouts, config.rewards)
@@ -61,17 +63,19 @@ def plan(config: RunConfig, size: ModelSize, nodes: Sequence[Node]) -> tuple[lis
             trainer=trainer,
             one_engine=one,
             one_sequence=sequence_cache(size, engine, length),
-            transit=in_transit(size) + copy,
+            transit=transit + copy,
         ),
     ]
     lines = [("policy", _policy(size))]
     if trainer is not None:
-        lines.append(("trainer", f"float32, on one device: {_sum(trainer)} (activations and logits: estimates)"))
+        lines.append(
+            ("trainer", f"{config.policy.dtype}, on one device: {_sum(trainer)} (activations and logits: estimates)")
+        )
     lines.append(("engine", f"{engine.dtype}, {'a device' if on_devices else 'each'}: {_sum(one)}"))
     lines.append(
         ("", f"of {engine.max_num_seqs} sequences x {length:,} tokens, {size.cached_per_token:,} numbers a token")
     )
-    lines.append(("sync", f"{gib(in_transit(size))} of memory on the driver's node for weights on their way"))
+    lines.append(("sync", f"{gib(transit)} of memory on the driver's node for weights on their way"))
     lines.append(("placement", f"{config.cluster.placement}: " + "; ".join(map(_kind, wanted))))
     if copy:
         lines.append(

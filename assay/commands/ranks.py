@@ -15,20 +15,16 @@ all others end within seconds, with the reason, and none waits for a rank that i
 from __future__ import annotations
 
 import atexit
-import hmac
 import inspect
 import os
 import pickle
-import secrets
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -37,7 +33,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from assay.commands.context import say
-from assay.errors import AssayError, ConfigError, EnvironmentProblem, InfraFailure
+from assay.commands.rendezvous import first_line, meet
+from assay.errors import AssayError, ConfigError, InfraFailure
+from assay.stopping import Stopping
 
 COMMANDS = ("recipe", "sft", "reward-model", "grpo")  #: those that train
 TIMEOUT_S = 1800.0  #: of one collective operation, and of finding each other
@@ -51,19 +49,15 @@ ROOT = str(Path(__file__).resolve().parents[2])
 _lead: Lead | None = None
 
 
-def everywhere(job: Callable[..., Any], **here: Any) -> Any:
-    """`job()` on every rank; returns what it gives here. `here`: what this rank alone is given besides."""
-    return job(**here) if _lead is None else _lead.run(job, here=here, announced=False)
+def everywhere(job: Callable[..., Any], **named: Any) -> Any:
+    """`job(**named)` on every rank; returns what it gives here. What can be called, such as a log, stays here."""
+    return job(**named) if _lead is None else _lead.run(job, named=named, announced=False)
 
 
 def held(make: Callable[[], Any]) -> Any:
-    """What `make()` makes, one on every rank. A method called here runs on all of them; attributes are this rank's."""
+    """What `make()` makes, one on every rank. A method called here runs on all of them, with the same arguments but
+    for what can be called, which stays here; attributes are this rank's."""
     return make() if _lead is None else _lead.hold(make)
-
-
-def world() -> int:
-    """How many processes a launcher started for this command."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def main(command: str, drive: Callable[[], int]) -> int:
@@ -73,10 +67,10 @@ def main(command: str, drive: Callable[[], int]) -> int:
         if os.environ["RANK"] != "0":
             return 2  # rank 0 says it
         raise ConfigError(f"`assay {command}` takes one process: start it without torchrun or accelerate launch")
-    joined = _join()
-    if isinstance(joined, Follower):
-        return joined.serve()
-    _lead = joined
+    own, first, connections = meet(TIMEOUT_S)
+    if own != first:
+        return Follower(connections[0][1], own, first).serve()
+    _lead = Lead([Peer(*other) for other in connections])
     code = 1
     try:
         code = drive()
@@ -92,72 +86,6 @@ def main(command: str, drive: Callable[[], int]) -> int:
     return code
 
 
-# -- finding each other -------------------------------------------------------------------------------------------
-
-
-def _join() -> Lead | Follower:
-    """The process group, and a connection between rank 0 and each other rank. Raises EnvironmentProblem."""
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-    from torch.distributed import broadcast_object_list
-
-    try:
-        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(seconds=TIMEOUT_S))
-    except (RuntimeError, ValueError) as error:
-        raise EnvironmentProblem(
-            f"rank {os.environ['RANK']} of {world()}: the ranks did not find each other: {_first_line(error)}"
-        ) from None
-    one_node = world() == int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
-    door: list[Any] = [None]
-    if state.process_index == 0:
-        listening = socket.create_server(("127.0.0.1" if one_node else "", 0))
-        door = [(listening.getsockname()[1], secrets.token_bytes(32), _here(0))]
-    broadcast_object_list(door, src=0)
-    port, key, lead = door[0]
-    if state.process_index > 0:
-        sock = socket.create_connection(("127.0.0.1" if one_node else os.environ["MASTER_ADDR"], port), TIMEOUT_S)
-        sock.sendall(key)
-        connection = _lasting(sock)
-        connection.send((state.process_index, _here(state.process_index)))
-        return Follower(connection, _here(state.process_index), lead)
-    return Lead(_admit(listening, key, state.num_processes - 1))
-
-
-def _here(rank: int) -> str:
-    return f"rank {rank} ({socket.gethostname()}, pid {os.getpid()})"
-
-
-def _admit(listening: socket.socket, key: bytes, count: int) -> list[Peer]:
-    """The connections of the other ranks, which know the key by the process group."""
-    peers: list[Peer] = []
-    listening.settimeout(60.0)
-    while len(peers) < count:
-        try:
-            sock, _ = listening.accept()
-            sock.settimeout(60.0)
-            knows = hmac.compare_digest(sock.recv(len(key), socket.MSG_WAITALL), key)
-        except OSError as error:
-            raise EnvironmentProblem(f"{len(peers)} of {count} other ranks reached rank 0: {error}") from None
-        if not knows:
-            sock.close()
-            continue
-        connection = _lasting(sock)
-        rank, name = connection.recv()
-        peers.append(Peer(rank, name, connection))
-    listening.close()
-    return sorted(peers, key=lambda peer: peer.rank)
-
-
-def _lasting(sock: socket.socket) -> Connection:
-    """Open as long as both ends live, and not much longer where a machine vanished without a word."""
-    sock.settimeout(None)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Connection(sock.detach())
-
-
 # -- rank 0 -------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +95,7 @@ class Job:
 
     call: Callable[..., Any] | str
     args: tuple[Any, ...] = ()
+    named: dict[str, Any] = field(default_factory=dict)
     of: int | None = None
     keep: int | None = None  #: hold the result under this number
 
@@ -175,10 +104,15 @@ class Job:
         call = self.call.func if isinstance(self.call, partial) else self.call
         return call if isinstance(call, str) else call.__name__
 
-    def do(self, held: dict[int, Any], **here: Any) -> Any:
+    def for_all(self) -> Job:
+        """Without what can be called."""
+        named = {name: value for name, value in self.named.items() if not callable(value)}
+        return replace(self, args=tuple(value for value in self.args if not callable(value)), named=named)
+
+    def do(self, held: dict[int, Any]) -> Any:
         call = getattr(held[self.of], self.call) if isinstance(self.call, str) and self.of is not None else self.call
         assert callable(call)
-        result = call(*self.args, **here)
+        result = call(*self.args, **self.named)
         if self.keep is not None:
             held[self.keep] = result
         return result
@@ -188,7 +122,6 @@ class Job:
 class Peer:
     """Another rank, as rank 0 sees it."""
 
-    rank: int
     name: str
     connection: Connection
     where: str | None = None  #: its answer, when it was asked
@@ -212,7 +145,7 @@ class Shared:
         value = getattr(self._own, name)
         if not inspect.ismethod(value):
             return value
-        return lambda *args, **here: self._lead.run(name, args, of=self._key, here=here)
+        return lambda *args, **named: self._lead.run(name, args, named, of=self._key)
 
 
 class Lead:
@@ -224,6 +157,7 @@ class Lead:
         self._noticed = self._over = False
         self._doing: tuple[Job, float, bool] | None = None
         self._stopped = -TOGETHER_S
+        self._one_at_a_time = threading.Lock()  # all ranks do jobs in the same order
         signal.signal(signal.SIGUSR1, self._interrupt)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
@@ -237,21 +171,21 @@ class Lead:
         self,
         call: Callable[..., Any] | str,
         args: tuple[Any, ...] = (),
+        named: dict[str, Any] | None = None,
         *,
         of: int | None = None,
         keep: int | None = None,
-        here: dict[str, Any] | None = None,
         announced: bool = True,
     ) -> Any:
         """Do a job on all ranks. `announced`: say so when it takes long; else it has a progress of its own."""
         if self.lost is not None:
             raise InfraFailure(self.lost)
-        job = Job(call, args, of, keep)
-        packed = pickle.dumps(job)
-        with self._blaming(job, announced):
+        job = Job(call, args, named or {}, of, keep)
+        packed = pickle.dumps(job.for_all())
+        with self._one_at_a_time, self._blaming(job, announced):
             for peer in self.peers:
                 peer.tell("job", packed)
-            return job.do(self.held, **(here or {}))
+            return job.do(self.held)
 
     @contextmanager
     def _blaming(self, job: Job, announced: bool) -> Iterator[None]:
@@ -270,7 +204,7 @@ class Lead:
             if self.lost is None and not silent:
                 raise
             self._noticed = True
-            line = f"{job.name}: {_first_line(error)}; meanwhile {self._whereabouts()}" if silent else self.lost
+            line = f"{job.name}: {first_line(error)}; meanwhile {self._whereabouts()}" if silent else self.lost
             raise InfraFailure(line) from None
         finally:
             self._doing = None
@@ -309,9 +243,12 @@ class Lead:
             self._lose(f"{peer.name}: {text}")
         elif kind == "where":
             peer.where = text
-        elif kind == "asked" and time.monotonic() - self._stopped > TOGETHER_S:
-            say(f"{peer.name} was asked to stop by {text}")
-            os.kill(os.getpid(), signal.SIGTERM)
+        elif kind == "asked":
+            time.sleep(TOGETHER_S / 4)  # a launcher tells every rank, and this one as well
+            if time.monotonic() - max(self._stopped, Stopping.heard) > TOGETHER_S:
+                say(f"{peer.name} was asked to stop by {text}")
+                self._stopped = time.monotonic()
+                os.kill(os.getpid(), signal.Signals[text])
 
     def _lose(self, reason: str) -> None:
         """One rank less: all others end. Later reasons follow from the first."""
@@ -353,8 +290,8 @@ class Lead:
             raise KeyboardInterrupt(self.lost)  # as an order: nothing tries again what failed by it
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.lost is None and time.monotonic() - self._stopped > TOGETHER_S:
-            self._stopped = time.monotonic()
+        if self.lost is None:
+            Stopping.heard = time.monotonic()
             raise KeyboardInterrupt
 
 
@@ -385,7 +322,7 @@ class Follower:
                 job.do(held)
                 self._doing = ""
             except BaseException as error:
-                self._tell("failed", f"{self._doing}: {type(error).__name__}: {_first_line(error)}")
+                self._tell("failed", f"{self._doing}: {type(error).__name__}: {first_line(error)}")
                 if isinstance(error, AssayError):
                     _leave(2)
                 atexit.register(_leave, 1)
@@ -466,7 +403,3 @@ def _leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

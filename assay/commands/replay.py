@@ -24,6 +24,11 @@ COMPARED = ("loss/total", "reward/mean", "grad_norm", "mismatch/k3")
 
 def replay(config: RunConfig, recorded: Path, train: Callable[..., int]) -> int:
     """Train as `config` says on what `recorded` sampled, and print how the numbers of each step compare."""
+    if config.grpo is not None and config.grpo.flow:
+        raise ConfigError(
+            "--replay: with grpo.flow prompts are learned from as they are ready, an order no replay keeps; replay "
+            "a run without it"
+        )
     samples = recorded / "grpo" / "samples"
     steps = recorded_steps(samples)
     if not steps:

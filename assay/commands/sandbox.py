@@ -38,7 +38,8 @@ def build(image: str, languages: list[Language], source: str) -> None:
     """Make the image: from the Dockerfile, from packages, or (auto) from packages where the first cannot be had."""
     packages = list(dict.fromkeys(name for row in languages for name in row.package.split()))
     archives = tuple(part for row in languages for part in row.download)
-    extra = images.Extra(archives, " && ".join(shell_line(row) for row in languages if row.precompiled))
+    checked = images.with_sums(archives, images.sums_file())
+    extra = images.Extra(checked, " && ".join(shell_line(row) for row in languages if row.precompiled))
     packages += images.FOR_ARCHIVES if archives else ()
     client = connect()
     methods = ["dockerfile", "packages"] if source == "auto" else [source]
@@ -48,12 +49,28 @@ def build(image: str, languages: list[Language], source: str) -> None:
             f"{len(languages)} languages"
         )
         try:
-            images.METHODS[method](client, image, packages, extra, say)
-            return
+            said = images.METHODS[method](client, image, packages, extra, say)
         except EnvironmentProblem as problem:
             if method == methods[-1]:
                 raise
             say(f"{problem}")
+        else:
+            _record(said, checked)
+            return
+
+
+def _record(said: list[str], archives: tuple[str, ...]) -> None:
+    """Say what became of the archives, and keep the sums of those that nobody had one of."""
+    file = images.sums_file()
+    for line in said:
+        say(line)
+    if any("its sha256 is" in line for line in said):
+        say(f"another archive than before: if its maker replaced it, take its line out of {file} and build again")
+    try:
+        for address in images.record_sums(said, archives, file):
+            say(f"no sum of {address} was known: recorded in {file}, and checked from now on")
+    except OSError as error:
+        say(f"the sums of the archives cannot be kept: {error}")
 
 
 def test(config: SandboxConfig, languages: list[Language]) -> int:

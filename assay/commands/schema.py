@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assay.config import Section
 from assay.errors import ConfigError
@@ -41,6 +41,16 @@ class RunConfig(Section):
     grpo: GRPOConfig | None = None
     eval: EvalConfig = EvalConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _a_flow_has_a_queue(self) -> RunConfig:
+        if self.grpo is not None and self.grpo.flow and self.rollouts.engine.routing != "queue":
+            raise ValueError("grpo.flow hands out prompt by prompt; set rollouts.engine.routing: queue")
+        if self.rollouts.engine.update_in_flight and not (self.grpo is not None and self.grpo.flow):
+            raise ValueError(
+                "rollouts.engine.update_in_flight: nothing is in flight at a sync without grpo.flow; set it"
+            )
+        return self
 
     def anchored(self) -> RunConfig:
         """The same settings with relative paths made absolute, so that a run can be taken up from any folder.

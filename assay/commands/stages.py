@@ -21,7 +21,7 @@ from assay.commands.ranks import everywhere, held
 from assay.errors import ConfigError, DataError
 from assay.lineage import data_entry
 from assay.metrics import MetricsLog
-from assay.policy import Dtype, check_folder, create_policy
+from assay.policy import check_folder, create_policy
 from assay.progress import Progress, progress
 from assay.stopping import Stopping
 from assay.types import ScoredGroup, Verdict
@@ -99,12 +99,19 @@ def sft(run: Run, base: Path | str) -> Path:
         if todo:
             with training_log(out, "sft") as log, stop:
                 seeded = config.model_copy(update={"seed": run.config.seed})
-                train = partial(_sft, seeded, base, run.demonstrations, out, run.config.policy.dtype)
-                done = everywhere(train, log=log, stop=stop)
-            if done is None:
-                raise KeyboardInterrupt(stop.why)
+                job = partial(_sft, seeded, base, run.demonstrations, out)
+                if everywhere(job, log=log, stop=stop) is None:
+                    raise KeyboardInterrupt(stop.why)
     _before_the_next(stop)
     return out / "policy"
+
+
+def _sft(config: SFTConfig, base: Path | str, demonstrations: Path, out: Path, **here: Any) -> Path | None:
+    from sft.data import read_dialogues
+    from sft.train import train_sft
+
+    # policy.dtype is GRPO's, and held weights in 16 bits lose small updates
+    return train_sft(config, base, read_dialogues(demonstrations), out, dtype="float32", **here)
 
 
 def _sft(config: SFTConfig, base: Path | str, demonstrations: Path, out: Path, dtype: Dtype, **here: Any) -> Any:
@@ -221,6 +228,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         pad_id=fleet.tokenizer.pad_token_id,
         lora=run.config.policy.lora,
         experts=run.config.policy.experts,
+        attention=run.config.policy.attention,
     )
     trainer: PolicyTrainer = held(make)
     tasks, left_out = fleet.rollouts.within(run.train_tasks, sampling.max_prompt_tokens)
@@ -244,11 +252,12 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
             trainer.restore(checkpoint)
         say(f"grpo: resumed from {checkpoint or start}, {first} of {config.steps} steps done")
     parts = loop.Parts(
-        tasks=TaskStream(tasks, run.config.seed, cursor),
+        tasks=TaskStream(tasks, run.config.seed, cursor, record.left),
         rollouts=fleet.rollouts,
         rewards=fleet.rewards,
         trainer=trainer,
         sync=lambda: fleet.update(trainer),
+        rest=fleet.rest,
         evaluate=_during(run, fleet) if run.has_heldout() else None,
     )
     parents = [parent, *({"replayed"} & run.lineage.artifacts.keys())]
@@ -321,11 +330,11 @@ def reward_model(run: Run, rows: Path) -> Path:
         if todo:
             logs = run.folder / "reward_model_log"
             with training_log(logs, "reward model") as log, stop:
-                seeded, tuned = config.model_copy(update={"seed": run.config.seed}), run.folder / "sft" / "policy"
-                train = partial(_reward_model, seeded, tuned, rows / "rows.jsonl", out, run.config.policy.dtype, logs)
-                done = everywhere(train, log=log, stop=stop)
-            if done is None:
-                raise KeyboardInterrupt(stop.why)
+                seeded = config.model_copy(update={"seed": run.config.seed})
+                tuned = run.folder / "sft" / "policy"
+                job = partial(_reward_model, seeded, tuned, rows / "rows.jsonl", out, logs / "checkpoints")
+                if everywhere(job, log=log, stop=stop) is None:
+                    raise KeyboardInterrupt(stop.why)
             (logs / "metrics.jsonl").replace(out / "metrics.jsonl")
             shutil.rmtree(logs)
     facts = json.loads((out / "reward_model.json").read_text(encoding="utf-8"))
@@ -335,13 +344,14 @@ def reward_model(run: Run, rows: Path) -> Path:
 
 
 def _reward_model(
-    config: RewardModelConfig, tuned: Path, rows: Path, out: Path, dtype: Dtype, logs: Path, **here: Any
-) -> Any:
+    config: RewardModelConfig, tuned: Path, rows: Path, out: Path, checkpoints: Path, **here: Any
+) -> Path | None:
     from rewards.model.data import read_samples
     from rewards.model.train import train_reward_model
 
-    kept = logs / "checkpoints"
-    return train_reward_model(config, tuned, read_samples(rows), out, dtype=dtype, checkpoints=kept, **here)
+    # policy.dtype is GRPO's, and held weights in 16 bits lose small updates
+    samples = read_samples(rows)
+    return train_reward_model(config, tuned, samples, out, dtype="float32", checkpoints=checkpoints, **here)
 
 
 @contextmanager

@@ -8,12 +8,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from assay import config as configs
+from assay.checkpoint import latest_valid
 from assay.commands import stages
 from assay.commands.context import Run, leave_report
 from assay.commands.fleet import fleet
 from assay.commands.replay import AGAIN, REPLAYED, replay
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError, InfraFailure
+from assay.policy import check_folder
+from assay.sizes import check_alike
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -83,6 +86,7 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
             f"rewards.reward={run.config.rewards.reward} needs a reward model: set reward_model_path, or run "
             f"`assay reward-model` first"
         )
+    _look_before_the_fleet(run, start, reward_model, resume)
     then = f"go on with: assay grpo --resume {run.folder}"
     if samples is not None:  # a resumed one would draw anew
         then = AGAIN
@@ -105,12 +109,23 @@ def _eval(run: Run, policy: str | None) -> int:
     chosen = policy or run.config.policy.path
     if chosen is None:
         raise ConfigError("name the checkpoint with --policy FOLDER, or set policy.path")
+    check_folder(chosen)
     with fleet(run.config, chosen) as machines:
         where = str(Path(chosen).resolve() if Path(chosen).exists() else chosen)
         name = "-".join([*Path(chosen).parts[-2:], sha256(where.encode()).hexdigest()[:6]]).strip("/")
         result = stages.evaluation(run, machines, name, chosen, again=True)
     print(f"greedy {result.greedy}, sampled {result.sampled}")
     return 0
+
+
+def _look_before_the_fleet(run: Run, start: Path | str, reward_model: Path | str | None, resume: bool) -> None:
+    """What would end the run in half a minute, said now. Raises CheckpointError."""
+    check_folder(start)
+    if reward_model is not None:
+        check_folder(reward_model, "ForSequenceClassification")
+    newest = latest_valid(run.folder / "grpo" / "checkpoints") if resume else None
+    if newest is not None and Path(start).is_dir():
+        check_alike(newest / "model", Path(start))
 
 
 def _existing(folder: Path) -> Path | None:

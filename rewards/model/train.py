@@ -158,14 +158,14 @@ def measure(scores: Sequence[float], held: Sequence[Sample]) -> dict[str, Any]:
             [scores[i] for i in indices], [passed(held[i]) for i in indices], [held[i].task_id for i in indices]
         )
 
-    whole = part(range(len(held)))
+    altogether = part(range(len(held)))
     by_source = {
         source: part([i for i, s in enumerate(held) if s.source == source])
         for source in sorted({s.source for s in held})
     }
     return {
-        "base_rate": whole.pop("base_rate"),
-        **{f"heldout_{k}": v for k, v in whole.items()},
+        "base_rate": altogether.pop("base_rate"),
+        **{f"heldout_{k}": v for k, v in altogether.items()},
         "heldout_bins": calibration_bins(scores, [passed(s) for s in held]),
         "by_source": by_source,
     }
@@ -240,7 +240,8 @@ class RewardModelTrainer:
     def checkpoint(self, root: Path, step: int, fingerprint: str) -> None:
         """Write everything a resumed training needs after `step` steps, the marker last. Every rank has to call it."""
         main = self.accelerator.is_main_process
-        state, optimizer = whole(self.network.classifier.state_dict(), main), whole(self.optimizer.state_dict(), main)
+        state = whole(self.network.classifier.state_dict(), main)
+        optimizer = whole(self.optimizer.state_dict(), main)
         if main:
             facts = {"kind": "reward_model", "fingerprint": fingerprint}
             with writing_step(root, step, facts, self.config.keep_last) as folder:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rewards.sandbox.base import PYTHON_FLAGS
 
-#: Boxes repeat each other only if hashes do; a fork of the supervisor takes them from the supervisor.
-ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+#: Boxes repeat each other only if hashes do; a fork of the supervisor takes them from the supervisor. What the linker
+#: has bound before a fork, it need not bind in every one.
+ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"}
 _PACKAGE = Path(__file__).resolve().parent
 #: each after those that it imports
 _SENT = ("frames", "kernel", "cgroups", "landlock", "seccomp", "root", "warm", "box", "supervisor")

@@ -36,6 +36,13 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",  # an arena per thread would eat the address space
 }
+
+
+def environment(workdir: str) -> dict[str, str]:
+    """All that programs find in their environment."""
+    return _ENVIRONMENT | {"HOME": workdir, "TMPDIR": "/tmp" if workdir == root.WORK else workdir}
+
+
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -74,16 +81,17 @@ class _Usage:
     def reap(self, status_of: int, flags: int) -> int | None:
         """Reap until nobody is ready; the wait status of process `status_of` if it was among them."""
         found = None
-        with suppress(ChildProcessError):
-            while True:
+        while True:
+            try:
                 pid, status, used = os.wait4(-1, flags)
-                if pid == 0:
-                    break
-                self.reaped_s += used.ru_utime + used.ru_stime
-                self.memory_bytes = max(self.memory_bytes, used.ru_maxrss * 1024)
-                if pid == status_of:
-                    found = status
-        return found
+            except ChildProcessError:
+                return found
+            if pid == 0:
+                return found
+            self.reaped_s += used.ru_utime + used.ru_stime
+            self.memory_bytes = max(self.memory_bytes, used.ru_maxrss * 1024)
+            if pid == status_of:
+                found = status
 
 
 def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> bytes:
@@ -94,14 +102,13 @@ def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> 
     workdir = job.get("workdir") or root.WORK
     if tier == "local":
         root.mount_box(job["limits"]["file_bytes"] + sum(map(len, blobs[1:])))  # what is put in must always fit
-        kernel.set_hostname(b"box")
     else:
         kernel.adopt_orphans()
     stdin_fd = _input(blobs[0])  # while a file in memory may still be made
     group = cgroups.opened(job.get("cgroup"))  # while its files may still be opened
     _give_up_privileges(tier, drop, workdir)
     for name, data in zip(job["files"], blobs[1:], strict=True):
-        _put(Path(workdir, name), data)
+        _put(f"{workdir}/{name}", data)
     program = _Program(job, stdin_fd, workdir, lambda: _confine(drop, group))
     killed_by, status, usage, wall_s = _watch(program, job["limits"], tier, group)
     names, contents = _gather(job["collect"], workdir, job["limits"]["file_bytes"])
@@ -119,8 +126,6 @@ def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> 
 
 
 def _give_up_privileges(tier: str, drop: root.Drop, workdir: str) -> None:
-    if tier == "local":
-        kernel.drop_bounding_set()
     if drop.uid is not None:
         if tier != "local":
             os.chown(workdir, drop.uid, drop.uid)
@@ -129,7 +134,6 @@ def _give_up_privileges(tier: str, drop: root.Drop, workdir: str) -> None:
         os.setresuid(drop.uid, drop.uid, drop.uid)
     if tier == "local":
         kernel.drop_capabilities()
-    kernel.no_new_privileges()
     if drop.filter:
         kernel.filter_calls(drop.filter)
     kernel.hide_from_peers()
@@ -144,7 +148,7 @@ def _confine(drop: root.Drop, group: cgroups.Group | None) -> None:
         landlock.restrict(drop.landlock, root.WRITABLE)
 
 
-def _put(path: Path, data: bytes) -> None:
+def _put(path: str, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755)
     try:
         frames.write_all(fd, data)
@@ -207,20 +211,19 @@ def _become_program(job: dict[str, Any], workdir: str, standard: tuple[int, int,
             os.dup2(fd, target)
         os.dup2(high[3], 3, inheritable=False)
         os.closerange(4, 1 << 20)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)  # Python ignores these, and exec would pass that on
         os.umask(0o022)
         os.chdir(workdir)
         _limit(job["limits"])
-        environment = _ENVIRONMENT | {"HOME": workdir, "TMPDIR": "/tmp" if workdir == root.WORK else workdir}
         if job["warm"]:
-            os.environ.clear()
-            os.environ.update(environment)
+            if workdir != root.WORK:
+                os.environ.update(environment(workdir))
             kernel.show_to_peers()
             os.close(3)
             warm = True
             return job["argv"][-1]
-        os.execve(job["argv"][0], job["argv"], environment)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # Python ignores these, and exec would pass that on
+        os.execve(job["argv"][0], job["argv"], environment(workdir))
     except OSError as error:
         os.write(3, struct.pack("i", error.errno or errno.EIO))
     finally:

@@ -16,7 +16,9 @@ made in the nearest group at or above this process' own that passes on memory an
 systemd user's slices are; what limits the groups between does not limit boxes. There `cgroup.procs` is the only way
 in. Version 2 follows Documentation/admin-guide/cgroup-v2.rst and is tested on folders that stand for it.
 
-A group is named after its owner and when that started, so that the groups of a killed owner are found and removed.
+A group is named after its owner, when that started and the namespace that number belongs to, so that the groups of a
+killed owner are found and removed. Containers may share these folders: what another namespace made is left to it, for
+nobody here can see whether its owner lives, and between its making and its first process a group is empty.
 """
 
 from __future__ import annotations
@@ -140,8 +142,9 @@ class Cgroups:
     def __init__(self, places: Places) -> None:
         self.places = places
         self._files = FILES[places.version]
+        self._folders = [str(folder) for folder in places.distinct]
         self._fds: dict[str, int] = {}
-        self._owner = f"{PREFIX}{os.getpid()}-{_started(os.getpid())}"
+        self._owner = f"{PREFIX}{namespace()}-{os.getpid()}-{started('self')}"
 
     @classmethod
     def here(cls) -> Cgroups | None:
@@ -175,44 +178,62 @@ class Cgroups:
             self._fds = {name: fds[folder] for name, folder in self.places.folders.items()}
             yield tuple(fds.values())
 
+    def plan(self) -> dict[str, Any]:
+        """What a watcher must know of the next group, which is still to be made."""
+        name = f"{self._owner}-{next(_serial)}"
+        return {"version": self.places.version, "name": name, "folders": self._fds}
+
     @contextmanager
-    def box(self, memory_bytes: int, processes: int) -> Iterator[dict[str, Any]]:
-        """A group with these limits; yields what a watcher must know of it. Raises OSError if it cannot be made.
+    def box(self, memory_bytes: int, processes: int, plan: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """A group with these limits, as planned; yields the plan. Raises OSError if it cannot be made.
 
         Whatever runs in it must have been ended before the end of the context.
         """
-        name = f"{self._owner}-{next(_serial)}"
+        plan = plan or self.plan()
+        name = plan["name"]
         try:
-            for folder in self.places.distinct:
-                (folder / name).mkdir()
+            for folder in self._folders:
+                os.mkdir(f"{folder}/{name}")  # noqa: PTH102 - a Path takes as long as the call, and this is every run's
             self._limit(name, memory_bytes, processes)
-            yield {"version": self.places.version, "name": name, "folders": self._fds}
+            yield plan
         finally:
-            for folder in self.places.distinct:
-                _remove(folder / name, time.monotonic() + GONE_S)
+            for folder in self._folders:
+                _remove(f"{folder}/{name}", time.monotonic() + GONE_S)
 
     def _limit(self, name: str, memory_bytes: int, processes: int) -> None:
-        files = self._files
-        _write(self.places.of(files.memory) / name / files.memory, memory_bytes)
+        files, memory, pids = self._files, self.places.folders["memory"], self.places.folders["pids"]
+        _write(f"{memory}/{name}/{files.memory}", memory_bytes)
         with suppress(FileNotFoundError):  # version 1 counts memory and swap together, 2 swap alone
-            swap = memory_bytes if self.places.version == 1 else 0
-            _write(self.places.of(files.swap) / name / files.swap, swap)
-        _write(self.places.of(files.processes) / name / files.processes, processes)
+            _write(f"{memory}/{name}/{files.swap}", memory_bytes if self.places.version == 1 else 0)
+        _write(f"{pids}/{name}/{files.processes}", processes)
 
     def sweep(self) -> int:
-        """Remove groups whose owner is gone; how many folders that were. One with a process left in it stays."""
-        removed = 0
-        for folder in self.places.distinct:
-            for entry in folder.glob(f"{PREFIX}*-*-*"):
-                pid, started, _ = entry.name.removeprefix(PREFIX).split("-", 2)
-                if pid.isdigit() and _started(int(pid)) != started:
+        """Remove groups whose owner is gone; how many folders that were. One with a process left in it stays.
+
+        Only those of this PID namespace, and none where /proc is that of another: it does not show who lives here.
+        """
+        removed, own = 0, f"{PREFIX}{namespace()}-"
+        for folder in self.places.distinct if proc_is_ours() else ():
+            for entry in folder.glob(f"{own}*-*-*"):
+                pid, since, _ = entry.name.removeprefix(own).split("-", 2)
+                if pid.isdigit() and started(pid) != since:
                     with suppress(OSError):
                         entry.rmdir()
                         removed += 1
         return removed
 
 
-def _started(pid: int) -> str:
+def namespace() -> str:
+    """The PID namespace of this process, as a number that no other one alive has."""
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
+
+
+def proc_is_ours() -> bool:
+    """Whether /proc shows the processes of this PID namespace."""
+    return Path("/proc/self").readlink().name == str(os.getpid())
+
+
+def started(pid: str) -> str:
     """When a process started, in clock ticks since the machine did; "gone" if there is none of that number."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -220,7 +241,7 @@ def _started(pid: int) -> str:
         return "gone"
 
 
-def _write(path: Path, value: int) -> None:
+def _write(path: str, value: int) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, str(value).encode())
@@ -228,11 +249,11 @@ def _write(path: Path, value: int) -> None:
         os.close(fd)
 
 
-def _remove(folder: Path, deadline: float) -> None:
+def _remove(folder: str, deadline: float) -> None:
     """Remove a group, waiting for the last process in it to be gone; one that stays is left to the next sweep."""
     while True:
         try:
-            return folder.rmdir()
+            return os.rmdir(folder)  # noqa: PTH106
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 return None
@@ -249,16 +270,15 @@ class Group:
 
     def __init__(self, version: int, name: str, folders: dict[str, int]) -> None:
         self._files = files = FILES[version]
-
-        def open_(file: str, flags: int, folder: int | None = None) -> int:
-            here = folders.get(file.partition(".")[0], folders["memory"]) if folder is None else folder
-            return os.open(f"{name}/{file}", flags | os.O_CLOEXEC, dir_fd=here)
-
-        self._doors = [open_(files.join, os.O_WRONLY, folder) for folder in dict.fromkeys(folders.values())]
-        self._cpu, self._full = open_(files.cpu, os.O_RDONLY), open_(files.full, os.O_RDONLY)
+        self._doors = [
+            os.open(f"{name}/{files.join}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd) for fd in set(folders.values())
+        ]
+        cpu, memory = folders["cpuacct"], folders["memory"]
+        self._cpu = os.open(f"{name}/{files.cpu}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=cpu)
+        self._full = os.open(f"{name}/{files.full}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=memory)
         self._peak = None
         with suppress(FileNotFoundError):
-            self._peak = open_(files.peak, os.O_RDONLY)
+            self._peak = os.open(f"{name}/{files.peak}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=memory)
 
     def join(self) -> None:
         """Move this process in, with all it will start. It must have one thread only."""

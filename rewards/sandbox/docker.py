@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import EnvironmentProblem, InfraFailure
-from rewards.sandbox import boot, frames, seccomp
+from rewards.sandbox import boot, cgroups, frames, seccomp
 from rewards.sandbox.base import MIB, Isolation, Job, RunResult
 from rewards.sandbox.local import REPLY_GRACE_S, START_S, header_of, result_of
 from rewards.sandbox.root import PRECOMPILED
@@ -64,8 +64,11 @@ class DockerSandbox:
         with self._lock:
             stream = self._start()
             try:
-                stream.write(frames.job(job.limits.wall_s, header_of(job, ""), [job.stdin, *job.files.values()]))
-                header, blobs = frames.reply(stream.reader(time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
+                blobs = [job.stdin, *job.files.values()]
+                stream.write(frames.job(job.limits.wall_s, header_of(job, ""), blobs) + frames.READY)
+                read = stream.reader(time.monotonic() + job.limits.wall_s + REPLY_GRACE_S)
+                header, blobs = frames.unpack(read)
+                frames.await_end(read)
             except (OSError, EOFError, frames.BadFrame) as error:
                 self._stop()
                 raise InfraFailure(f"the sandbox container failed: {error or type(error).__name__}") from None
@@ -250,31 +253,31 @@ def connect() -> Any:
 
 
 def owner() -> str:
-    """This process, told apart from a later one with the same number by when it started and on which boot."""
-    return _identity(os.getpid())
+    """This process, told apart from a later one with the same number by when it started, and from those elsewhere."""
+    return f"{_here()}{os.getpid()}:{cgroups.started('self')}"
 
 
 def remove_orphans(client: Any) -> int:
-    """Remove containers whose owner on this machine is gone; what a kill of the daemon may leave behind."""
+    """Remove containers whose owner on this machine is gone; what a kill of the daemon may leave behind.
+
+    Only those of owners in this PID namespace: whether another one lives cannot be seen from here.
+    """
     from docker.errors import APIError
 
-    removed = 0
-    boot = _boot()
-    for row in client.containers(all=True, filters={"label": OWNER}):
+    removed, here = 0, _here()
+    for row in client.containers(all=True, filters={"label": OWNER}) if cgroups.proc_is_ours() else ():
         label = row["Labels"][OWNER]
-        if label.startswith(boot) and label != _identity(int(label.split(":")[1])):
+        pid, _, started = label.removeprefix(here).partition(":")
+        if label.startswith(here) and cgroups.started(pid) != started:
             with suppress(APIError):
                 client.remove_container(row["Id"], force=True)
                 removed += 1
     return removed
 
 
-def _identity(pid: int) -> str:
-    try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        started = "gone"
-    return f"{_boot()}:{pid}:{started}"
+def _here() -> str:
+    """What the labels of this boot and this PID namespace begin with."""
+    return f"{_boot()}:{cgroups.namespace()}:"
 
 
 def _boot() -> str:

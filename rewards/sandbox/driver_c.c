@@ -15,7 +15,7 @@
 
 enum { CUT_CPU = 1, CUT_WALL = 2, CUT_SIZE = 3, VALUE_BYTES = 64, TICK_MS = 10, READY = -2 };
 
-static int assay_call(const long long *at);
+static __int128 assay_call(const long long *at);
 
 #if defined(__x86_64__)
 static long call(long number, long a, long b, long c, long d, long e) {
@@ -59,10 +59,10 @@ static void write_all(int fd, const char *data, long size) {
     }
 }
 
-static char *put_number(char *to, long long value, int base, char after) {
-    char digits[24];
+static char *put_number(char *to, __int128 value, int base, char after) {
+    char digits[48];
     int count = 0;
-    unsigned long long rest = value < 0 ? 0ULL - (unsigned long long)value : (unsigned long long)value;
+    unsigned __int128 rest = value < 0 ? -(unsigned __int128)value : (unsigned __int128)value;
     if (value < 0) *to++ = '-';
     do digits[count++] = "0123456789abcdef"[rest % base]; while (rest /= base);
     while (count) *to++ = digits[--count];

@@ -1,5 +1,5 @@
-// Stands before an answer in C++, which the host includes behind it; what it reads and writes is described in
-// driver_javascript.js. The types of the arguments are those the answer's function declares.
+// Stands before an answer in C++; what it reads and writes is described in driver_javascript.js. The types of the
+// arguments are those the answer's function declares; of several functions the signature of the task picks one.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -37,6 +37,8 @@ template <class T> constexpr bool is_map = Is<std::map, T>::value || Is<std::uno
 template <class T> constexpr bool is_whole =
     std::is_integral_v<T> && !std::is_same_v<T, char> && !std::is_same_v<T, wchar_t>;
 
+using Size = unsigned __int128;
+
 inline std::string from_hex(const std::string &text, std::size_t from) {
     std::string out;
     for (; from + 1 < text.size(); from += 2) out += (char)std::strtol(text.substr(from, 2).c_str(), nullptr, 16);
@@ -53,10 +55,13 @@ template <class T> T read(Input &input) {
         if (token[0] == 'b') return rest == "1";
     } else if constexpr (is_whole<T>) {
         if (token[0] == 'i') {
-            long long value = std::strtoll(rest.c_str(), nullptr, 10);
-            bool small = std::is_unsigned_v<T> && value < 0;
-            if (small || (long long)(T)value != value) throw std::out_of_range("an argument does not fit its type");
-            return (T)value;
+            bool below = rest[0] == '-';
+            Size size = 0;
+            for (std::size_t i = below; i < rest.size(); i++) size = 10 * size + (Size)(rest[i] - '0');
+            T value = (T)(below ? 0 - size : size);
+            if ((value < T(0)) != below || (Size)value != (below ? 0 - size : size))
+                throw std::out_of_range("an argument does not fit its type");
+            return value;
         }
     } else if constexpr (std::is_floating_point_v<T>) {
         if (token[0] == 'f') {
@@ -102,10 +107,11 @@ inline std::string hex(const unsigned char *data, std::size_t size) {
     return out;
 }
 
-inline std::string number(std::uint64_t value) {
-    char text[24];
-    std::snprintf(text, sizeof text, "%llx", (unsigned long long)value);
-    return text;
+inline std::string number(Size value) {
+    std::string out;
+    do out.insert(out.begin(), "0123456789abcdef"[(int)(value & 15)]);
+    while (value >>= 4);
+    return out;
 }
 
 template <class T> std::string written(const T &value) {
@@ -115,8 +121,7 @@ template <class T> std::string written(const T &value) {
         return value ? "[\"b\",1]" : "[\"b\",0]";
     } else if constexpr (is_whole<T>) {
         bool below = value < T(0);
-        return std::string("[\"i\",\"") + (below ? "-" : "") +
-               number(below ? 0 - (std::uint64_t)value : (std::uint64_t)value) + "\"]";
+        return std::string("[\"i\",\"") + (below ? "-" : "") + number(below ? 0 - (Size)value : (Size)value) + "\"]";
     } else if constexpr (std::is_floating_point_v<T>) {
         double wide = (double)value;
         std::uint64_t bits;
@@ -151,20 +156,127 @@ inline std::string said(const char *text) {
     return "E\"" + out + "\"";
 }
 
-template <class R, class... A> std::string call(R (*function)(A...), Input &input) {
+template <class Body> std::string guarded(Body body) {
     try {
-        std::tuple<std::decay_t<A>...> values{read<std::decay_t<A>>(input)...};
-        if constexpr (std::is_void_v<R>)
-            return "V[\"O\",\"void\"]";
-        else
-            return "V" + written<std::decay_t<R>>(std::apply(
-                             [&](auto &...one) -> R { return function(std::forward<A>((std::decay_t<A> &)one)...); },
-                             values));
+        return "V" + body();
     } catch (const std::exception &error) {
         return said(error.what());
     } catch (...) {
         return said("an exception");
     }
+}
+
+template <class R, class Function, class Values> std::string returned(Function function, Values &values) {
+    if constexpr (std::is_void_v<R>)
+        return "[\"O\",\"void\"]";
+    else
+        return written<std::decay_t<R>>(std::apply(function, values));
+}
+
+// Where there is one function of the name, its own declaration says what is read.
+template <std::size_t Count> struct One {
+    template <class R, class... A, class = std::enable_if_t<sizeof...(A) == Count>>
+    std::string assay_call(R (*function)(A...), Input &input) const {
+        return guarded([&] {
+            std::tuple<std::decay_t<A>...> values{read<std::decay_t<A>>(input)...};
+            auto forward = [&](auto &...one) -> R { return function(std::forward<A>((std::decay_t<A> &)one)...); };
+            return returned<R>(forward, values);
+        });
+    }
+};
+
+// The types of a signature, what a value of one is where nothing is declared, and what it may become where it is.
+struct Int { using Natural = long long; };
+struct Float { using Natural = double; };
+struct Bool { using Natural = bool; };
+struct String { using Natural = std::string; };
+template <class K> struct List { using Natural = std::vector<typename K::Natural>; };
+template <class K> struct Map { using Natural = std::map<std::string, typename K::Natural>; };
+template <class K> struct Optional { using Natural = std::optional<typename K::Natural>; };
+
+template <class K, class T> struct Takes : std::false_type {};
+template <class T> struct Takes<Int, T> : std::bool_constant<is_whole<T> && !std::is_same_v<T, bool>> {};
+template <class T> struct Takes<Float, T> : std::is_floating_point<T> {};
+template <> struct Takes<Bool, bool> : std::true_type {};
+template <> struct Takes<String, std::string> : std::true_type {};
+template <> struct Takes<String, std::string_view> : std::true_type {};
+template <> struct Takes<String, const char *> : std::true_type {};
+template <class K, class T, class... Rest> struct Takes<List<K>, std::vector<T, Rest...>> : Takes<K, T> {};
+template <class K, class T, class... Rest> struct Takes<Map<K>, std::map<std::string, T, Rest...>> : Takes<K, T> {};
+template <class K, class T, class... Rest>
+struct Takes<Map<K>, std::unordered_map<std::string, T, Rest...>> : Takes<K, T> {};
+template <class K, class T> struct Takes<Optional<K>, std::optional<T>> : Takes<K, T> {};
+
+// What is asked for first where several functions would do: the widest integer, so that every value fits.
+template <class K, int Round> struct Wanted { using Type = typename K::Natural; };
+template <> struct Wanted<Int, 2> { using Type = long; };
+template <> struct Wanted<Int, 3> { using Type = int; };
+template <class K> struct Wanted<List<K>, 2> { using Type = std::vector<typename Wanted<K, 2>::Type>; };
+template <class K> struct Wanted<List<K>, 3> { using Type = std::vector<typename Wanted<K, 3>::Type>; };
+template <class K, int Round, class T> constexpr bool takes =
+    Takes<K, T>::value && (Round == 0 || std::is_same_v<T, typename Wanted<K, Round>::Type>);
+
+inline void skip(Input &input) {
+    std::string token = input.next();
+    if (token[0] != 'l' && token[0] != 'd') return;
+    for (long left = std::atol(token.c_str() + 1) * (token[0] == 'd' ? 2 : 1); left > 0; left--) skip(input);
+}
+
+// An argument that becomes what the parameter it is passed for declares, where a value of its type can be that.
+template <class K, int Round> struct Argument {
+    Input *input;
+    std::size_t from;
+    explicit Argument(Input &given) : input(&given), from(given.at) { skip(given); }
+    template <class T> T become() const {
+        input->at = from;
+        return read<T>(*input);
+    }
+};
+template <class K, int Round> struct Held : Argument<K, Round> {
+    using Argument<K, Round>::Argument;
+    template <class T, class = std::enable_if_t<takes<K, Round, std::remove_const_t<T>>>> operator T &() const {
+        return *new std::remove_const_t<T>(this->template become<std::remove_const_t<T>>());
+    }
+};
+template <class K, int Round> struct Passing : Argument<K, Round> {
+    using Argument<K, Round>::Argument;
+    template <class T, class = std::enable_if_t<takes<K, Round, T>>> operator T() const {
+        return this->template become<T>();
+    }
+};
+
+template <class... Given, class Call> std::string with(Input &input, Call call) {
+    return guarded([&] {
+        std::tuple<Given...> given{Given(input)...};
+        return returned<std::invoke_result_t<Call, Given &...>>(call, given);
+    });
+}
+
+template <int Round, class... K, class Call> std::string overloaded(Input &input, Call call) {
+    if constexpr (std::is_invocable_v<Call, Held<K, Round> &...>)
+        return with<Held<K, Round>...>(input, call);
+    else if constexpr (std::is_invocable_v<Call, Passing<K, Round> &...>)
+        return with<Passing<K, Round>...>(input, call);
+    else if constexpr (Round < 3)
+        return overloaded<Round + 1, K...>(input, call);
+    else
+        static_assert(sizeof(Call) == 0, "no function of the name takes these arguments, or several do");
+}
+
+template <class... K, class Call> std::string natural(Input &input, Call call) {
+    return guarded([&] {
+        std::tuple<typename K::Natural...> values{read<typename K::Natural>(input)...};
+        return returned<std::invoke_result_t<Call, typename K::Natural &...>>(call, values);
+    });
+}
+
+template <bool Generic, class... K, class Only, class Call> std::string answer(Input &input, Only only, Call call) {
+    if constexpr (std::is_invocable_v<Only, One<sizeof...(K)>, Input &>)
+        return only(One<sizeof...(K)>(), input);
+    else if constexpr (Generic && std::is_invocable_v<Call, typename K::Natural &...>)
+        return natural<K...>(input, call);
+    else
+        return overloaded<0, K...>(input, call);
 }
 
 }  // namespace assay_driver

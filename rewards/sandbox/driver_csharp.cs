@@ -1,5 +1,6 @@
 // Runs inside a box, once per test, with the answer's library beside it; what it reads and writes is described in
-// driver_javascript.js. The types of the arguments are those the answer's method declares.
+// driver_javascript.js. The types of the arguments are those the answer's method declares; the arguments of this program
+// are those of the task's signature (what is returned, then the parameters), which pick one of several methods.
 
 using System;
 using System.Collections;
@@ -18,14 +19,14 @@ static class AssayDriver
     static string[] tokens;
     static int at = 4;
 
-    static void Main()
+    static void Main(string[] kinds)
     {
         tokens = new StreamReader(Console.OpenStandardInput(), Encoding.ASCII).ReadToEnd().Split('\n');
         var channel = new FileStream("/proc/self/fd/3", FileMode.Open, FileAccess.Write);
         string reply;
         try
         {
-            reply = "V" + Written(Call(), 0);
+            reply = "V" + Written(Call(kinds), 0);
         }
         catch (TargetInvocationException error)
         {
@@ -41,22 +42,61 @@ static class AssayDriver
         Environment.Exit(0);
     }
 
-    static object Call()
+    static object Call(string[] kinds)
     {
-        int count = int.Parse(tokens[3]);
-        var method = Find(tokens[1], tokens[2], count);
-        var values = method.GetParameters().Select(parameter => Read(parameter.ParameterType)).ToArray();
+        var method = Find(tokens[1], tokens[2], kinds);
+        // a parameter behind those of the signature has a value of its own
+        var values = method.GetParameters()
+            .Select((one, i) => i < kinds.Length - 1 ? Read(one.ParameterType) : one.DefaultValue).ToArray();
         var owner = method.IsStatic ? null : Activator.CreateInstance(method.DeclaringType, true);
         return method.ReturnType == typeof(void) ? new object() : method.Invoke(owner, values);
     }
 
-    static MethodInfo Find(string file, string entry, int count)
+    static MethodInfo Find(string file, string entry, string[] kinds)
     {
+        int count = kinds.Length - 1;
         var methods = Assembly.LoadFrom(Path.GetFullPath(file)).GetTypes().SelectMany(type => type.GetMethods(Any));
-        var fitting = methods.Where(one => one.Name == entry && one.GetParameters().Length == count && !one.IsAbstract);
-        var found = fitting.OrderBy(one => one.IsStatic ? 0 : 1).FirstOrDefault();
+        var fitting = methods.Where(one => one.Name == entry && !one.IsAbstract && one.GetParameters().Length >= count
+            && one.GetParameters().Skip(count).All(further => further.IsOptional));
+        var found = fitting.OrderByDescending(one => Rank(one, kinds)).FirstOrDefault();
         if (found == null) throw new MissingMethodException("no class has a method " + entry + " of " + count + " parameters");
         return found;
+    }
+
+    // Parameters that can be what is declared count most, then that there are no others, then the type returned, then how
+    // the method is reached; of int and long the one that holds more.
+    static int Rank(MethodInfo method, string[] kinds)
+    {
+        var types = method.GetParameters().Select(one => one.ParameterType).ToArray();
+        var declared = types.Take(kinds.Length - 1).ToArray();
+        bool takes = !method.IsGenericMethodDefinition && declared.Zip(kinds.Skip(1), Takes).All(one => one);
+        bool wide = declared.Any(one => one == typeof(long) || one == typeof(double));
+        return (takes ? 32 : 0) + (types.Length == declared.Length ? 16 : 0)
+            + (Takes(method.ReturnType, kinds[0].TrimEnd('?')) ? 8 : 0) + (method.IsStatic ? 4 : 0)
+            + (method.DeclaringType.DeclaringType == null ? 2 : 0) + (wide ? 1 : 0);
+    }
+
+    static bool Takes(Type type, string kind)
+    {
+        var inside = Nullable.GetUnderlyingType(type);
+        if (kind.EndsWith("?"))
+            return (inside != null || !type.IsValueType) && Takes(type, kind.Substring(0, kind.Length - 1));
+        if (inside != null) return Takes(inside, kind);
+        var parts = type.IsGenericType ? type.GetGenericArguments() : new Type[0];
+        if (kind.EndsWith("[]"))
+        {
+            var item = kind.Substring(0, kind.Length - 2);
+            if (type.IsArray) return type.GetArrayRank() == 1 && Takes(type.GetElementType(), item);
+            return parts.Length == 1 && type.IsAssignableFrom(typeof(List<>).MakeGenericType(parts)) && Takes(parts[0], item);
+        }
+        if (kind.StartsWith("map["))
+            return parts.Length == 2 && type.IsAssignableFrom(typeof(Dictionary<,>).MakeGenericType(parts))
+                && Takes(parts[1], kind.Substring(4, kind.Length - 5));
+        if (kind == "float") return type == typeof(double) || type == typeof(float);
+        if (kind == "bool") return type == typeof(bool);
+        if (kind == "string") return type == typeof(string);
+        return type == typeof(BigInteger) || (type.IsPrimitive && type != typeof(bool) && type != typeof(char)
+            && type != typeof(double) && type != typeof(float));
     }
 
     static string Next(char tag)

@@ -1,5 +1,5 @@
 // A module beside an answer in D; what it reads and writes is described in driver_javascript.js.
-// The types of the arguments are those the answer's function declares.
+// The types of the arguments are those the answer's function declares; of several the task's signature picks one.
 module driver_d;
 
 import core.stdc.stdio : fclose, fopen, fwrite;
@@ -97,6 +97,47 @@ private string written(T)(T value)
     }
     else
         return `["O","another type"]`;
+}
+
+private bool takes(T)(string kind)
+{
+    static if (is(T == Nullable!Part, Part))
+        return kind[$ - 1] == '?' && takes!Part(kind[0 .. $ - 1]);
+    else
+    {
+        if (kind[$ - 1] == '?') return takes!T(kind[0 .. $ - 1]);
+        static if (isBoolean!T)
+            return kind == "bool";
+        else static if (isIntegral!T)
+            return kind == "int";
+        else static if (isFloatingPoint!T)
+            return kind == "float";
+        else static if (isSomeString!T)
+            return kind == "string";
+        else static if (is(T == Part[], Part))
+            return kind[$ - 2 .. $] == "[]" && takes!(Unqual!Part)(kind[0 .. $ - 2]);
+        else static if (is(T == Part[string], Part))
+            return kind.length > 4 && kind[0 .. 4] == "map[" && takes!(Unqual!Part)(kind[4 .. $ - 1]);
+        else
+            return false;
+    }
+}
+
+private bool takesAll(Types...)(string[] kinds)
+{
+    if (Types.length != kinds.length) return false;
+    bool all = true;
+    foreach (i, Type; Types) all = all && takes!(Unqual!Type)(kinds[i]);
+    return all;
+}
+
+/// Call, of the functions of one name, the first whose parameters can be what is declared, or the only one.
+void pick(string[] kinds, entries...)()
+{
+    static if (entries.length == 1 || takesAll!(Parameters!(entries[0]))(kinds))
+        run!(entries[0])();
+    else
+        pick!(kinds, entries[1 .. $])();
 }
 
 private string said(string text)

@@ -34,6 +34,14 @@ func (input *assay_input) next(tags string) (string, byte) {
 	return token[1:], token[0]
 }
 
+func (input *assay_input) null() bool {
+	if input.tokens[input.at] != "n" {
+		return false
+	}
+	input.at++
+	return true
+}
+
 func (input *assay_input) count(tag string) int {
 	text, _ := input.next(tag)
 	count, _ := assay_strconv.Atoi(text)
@@ -69,12 +77,18 @@ func (input *assay_input) read(kind assay_reflect.Type) assay_reflect.Value {
 		bytes, _ := assay_hex.DecodeString(text)
 		value.SetString(string(bytes))
 	case assay_reflect.Slice:
+		if input.null() {
+			break
+		}
 		count := input.count("l")
 		value.Set(assay_reflect.MakeSlice(kind, count, count))
 		for i := 0; i < count; i++ {
 			value.Index(i).Set(input.read(kind.Elem()))
 		}
 	case assay_reflect.Map:
+		if input.null() {
+			break
+		}
 		count := input.count("d")
 		value.Set(assay_reflect.MakeMap(kind))
 		for i := 0; i < count; i++ {
@@ -82,8 +96,7 @@ func (input *assay_input) read(kind assay_reflect.Type) assay_reflect.Value {
 			value.SetMapIndex(key, input.read(kind.Elem()))
 		}
 	case assay_reflect.Pointer:
-		if input.tokens[input.at] == "n" {
-			input.at++
+		if input.null() {
 			break
 		}
 		value.Set(assay_reflect.New(kind.Elem()))
@@ -97,6 +110,10 @@ func (input *assay_input) read(kind assay_reflect.Type) assay_reflect.Value {
 func assay_written(value assay_reflect.Value, depth int) string {
 	if depth > 200 {
 		return `["O","too deep"]`
+	}
+	// of a slice or a map that is nil the declared type decides, outside: null where that allows it, or else empty
+	if (value.Kind() == assay_reflect.Slice || value.Kind() == assay_reflect.Map) && value.IsNil() {
+		return `["N"]`
 	}
 	switch value.Kind() {
 	case assay_reflect.Bool:

@@ -1,5 +1,7 @@
 // Runs inside a box, once per test, with the classes of an answer beside it; what it reads and writes is described in
-// driver_javascript.js. The types of the arguments are those the answer's method declares. Kotlin and Groovy use it too.
+// driver_javascript.js. The types of the arguments are those the answer's method declares; the arguments of this program
+// are those of the task's signature (what is returned, then the parameters), which pick one of several methods. Kotlin
+// uses it too.
 
 import java.io.FileOutputStream;
 import java.lang.reflect.Array;
@@ -22,6 +24,8 @@ import java.util.jar.JarEntry;
 import java.util.jar.JarFile;
 
 final class AssayDriver {
+    private static final List<Class<?>> WHOLE = List.of(int.class, long.class, short.class, byte.class, Integer.class,
+        Long.class, Short.class, Byte.class, BigInteger.class);
     private final String[] tokens;
     private int at = 4;
 
@@ -29,13 +33,13 @@ final class AssayDriver {
         this.tokens = tokens;
     }
 
-    public static void main(String[] none) throws Throwable {
+    public static void main(String[] kinds) throws Throwable {
         String[] tokens = new String(System.in.readAllBytes(), StandardCharsets.US_ASCII).split("\n");
         System.in.close();
         FileOutputStream channel = new FileOutputStream("/proc/self/fd/3");
         String reply;
         try {
-            reply = "V" + written(new AssayDriver(tokens).call(), 0);
+            reply = "V" + written(new AssayDriver(tokens).call(kinds), 0);
         } catch (InvocationTargetException error) {
             reply = "E" + quoted(cut(error.getCause()));
         } catch (Throwable error) {
@@ -45,11 +49,10 @@ final class AssayDriver {
         Runtime.getRuntime().halt(0);
     }
 
-    private Object call() throws Throwable {
-        int count = Integer.parseInt(tokens[3]);
-        Method method = find(tokens[1], tokens[2], count);
-        Object[] values = new Object[count];
-        for (int i = 0; i < count; i++) values[i] = read(method.getGenericParameterTypes()[i]);
+    private Object call(String[] kinds) throws Throwable {
+        Method method = find(tokens[1], tokens[2], kinds);
+        Object[] values = new Object[kinds.length - 1];
+        for (int i = 0; i < values.length; i++) values[i] = read(method.getGenericParameterTypes()[i]);
         method.setAccessible(true);
         Object owner = null;
         if (!Modifier.isStatic(method.getModifiers())) {
@@ -60,22 +63,67 @@ final class AssayDriver {
         return method.getReturnType() == void.class ? new Object() : method.invoke(owner, values);
     }
 
-    private static Method find(String file, String entry, int count) throws Exception {
+    private static Method find(String file, String entry, String[] kinds) throws Exception {
         Method found = null;
+        int best = -1, count = kinds.length - 1;
         try (JarFile jar = new JarFile(file)) {
             for (JarEntry item : (Iterable<JarEntry>) jar.stream()::iterator) {
                 String name = item.getName();
-                if (!name.endsWith(".class") || name.contains("/") || name.equals("module-info.class")) continue;
-                Class<?> owner = Class.forName(name.substring(0, name.length() - 6), false, AssayDriver.class.getClassLoader());
+                boolean theirs = name.endsWith(".class") && !name.startsWith("META-INF/") && !name.startsWith("kotlin/");
+                if (!theirs || name.endsWith("module-info.class")) continue;
+                name = name.substring(0, name.length() - 6).replace('/', '.');
+                Class<?> owner = Class.forName(name, false, AssayDriver.class.getClassLoader());
                 for (Method method : owner.getDeclaredMethods()) {
                     boolean fits = method.getName().equals(entry) && method.getParameterCount() == count;
                     if (!fits || method.isSynthetic() || Modifier.isAbstract(method.getModifiers())) continue;
-                    if (found == null || Modifier.isStatic(method.getModifiers())) found = method;
+                    int rank = rank(method, kinds);
+                    if (rank > best) found = method;
+                    best = Math.max(rank, best);
                 }
             }
         }
         if (found == null) throw new NoSuchMethodException("no class has a method " + entry + " of " + count + " parameters");
         return found;
+    }
+
+    // Parameters that can be what is declared count most, then the type returned, then how the method is reached; of
+    // int and long the one that holds more.
+    private static int rank(Method method, String[] kinds) {
+        boolean takes = true;
+        int wide = 0;
+        for (int i = 1; i < kinds.length; i++) {
+            Type type = method.getGenericParameterTypes()[i - 1];
+            takes = takes && takes(type, kinds[i]);
+            if (type == long.class || type == Long.class || type == double.class || type == Double.class) wide = 1;
+        }
+        return (takes ? 16 : 0) + (takes(method.getGenericReturnType(), kinds[0].replaceAll("[?]$", "")) ? 8 : 0)
+            + (Modifier.isStatic(method.getModifiers()) ? 4 : 0)
+            + (method.getDeclaringClass().getEnclosingClass() == null ? 2 : 0) + wide;
+    }
+
+    private static boolean takes(Type type, String kind) {
+        if (type instanceof WildcardType) return takes(((WildcardType) type).getUpperBounds()[0], kind);
+        Class<?> whole = raw(type);
+        if (whole == Object.class) return true;
+        Type[] inside = type instanceof ParameterizedType ? ((ParameterizedType) type).getActualTypeArguments() : null;
+        if (kind.endsWith("?")) {
+            String item = kind.substring(0, kind.length() - 1);
+            if (whole == Optional.class) return inside == null || takes(inside[0], item);
+            return !whole.isPrimitive() && takes(type, item);
+        }
+        if (kind.endsWith("[]")) {
+            String item = kind.substring(0, kind.length() - 2);
+            if (type instanceof GenericArrayType) return takes(((GenericArrayType) type).getGenericComponentType(), item);
+            if (whole.isArray()) return takes(whole.getComponentType(), item);
+            return whole.isAssignableFrom(ArrayList.class) && (inside == null || takes(inside[0], item));
+        }
+        if (kind.startsWith("map["))
+            return whole.isAssignableFrom(LinkedHashMap.class)
+                && (inside == null || takes(inside[1], kind.substring(4, kind.length() - 1)));
+        if (kind.equals("float")) return List.of(double.class, Double.class, float.class, Float.class).contains(whole);
+        if (kind.equals("bool")) return whole == boolean.class || whole == Boolean.class;
+        if (kind.equals("string")) return whole == String.class || whole == CharSequence.class;
+        return WHOLE.contains(whole);
     }
 
     private String next(String tags) {

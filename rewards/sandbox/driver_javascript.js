@@ -52,7 +52,7 @@
   };
   const encoded = (value, depth) => {
     if (depth > 200) throw new RangeError("the value is too deeply nested to report");
-    if (value === null) return '["N"]';
+    if (value === null || value === undefined) return '["N"]';
     const kind = typeof value;
     if (kind === "number") return number(value);
     if (kind === "boolean") return value ? '["b",1]' : '["b",0]';
@@ -86,20 +86,42 @@
   const module = { exports: {} };
   const globals = { require, module, exports: module.exports, __filename: file, __dirname };
   for (const key of Object.keys(globals)) globalThis[key] = globals[key];
-  const find = new vm.Script(`typeof ${entry} === "function" ? ${entry} : undefined`);
+  const search = `typeof ${entry} === "function" ? ${entry} : undefined`;
+  const look = new vm.Script(search);
+  let find = () => look.runInThisContext(), loading = true;
+  const finish = (exported) => {
+    loading = false;
+    try {
+      const call = [find(), exported?.[entry], exported, exported?.default].find((one) => typeof one === "function");
+      if (call === undefined) throw new ReferenceError(`there is no function ${entry}`);
+      say("V", encoded(apply(call, undefined, values), 0));
+    } catch (error) {
+      failed("E", error);
+    }
+  };
+  process.on("exit", () => { if (loading) finish(module.exports); }); // a program that ends itself is loaded as well
+
+  // a module (import and export are no syntax elsewhere) has names of its own, in which a function of ours looks
+  const source = fs.readFileSync(file, "utf8").replace(/^#!.*/, "");
+  const load = (problem) => {
+    if (!/^\s*(?:import|export)\b/m.test(source)) failed("C", problem);
+    globalThis.assayFind = (theirs) => { find = theirs; delete globalThis.assayFind; };
+    const text = bytes(`globalThis.assayFind(() => ${search});${source}`).toString("base64");
+    import(`data:text/javascript;base64,${text}`).then(finish, (error) => {
+      failed(error instanceof SyntaxError ? "C" : "E", error);
+    });
+  };
   let script;
   try {
-    script = new vm.Script(fs.readFileSync(file, "utf8"), { filename: file });
+    script = new vm.Script(source, { filename: file });
   } catch (error) {
-    failed("C", error);
+    load(error);
   }
+  if (!script) return;
   try {
     script.runInThisContext();
-    const own = find.runInThisContext() ?? module.exports[entry];
-    const call = typeof own !== "function" && typeof module.exports === "function" ? module.exports : own;
-    if (typeof call !== "function") throw new ReferenceError(`there is no function ${entry}`);
-    say("V", encoded(apply(call, undefined, values), 0));
   } catch (error) {
     failed("E", error);
   }
+  finish(module.exports);
 })();

@@ -3,7 +3,7 @@
 local char, byte, format, sub, unpack, pack = string.char, string.byte, string.format, string.sub, string.unpack, string.pack
 local gsub, concat, kind_of, number_kind, raw = string.gsub, table.concat, type, math.type, rawget
 local following, meta, protected, text_of, leave = next, debug.getmetatable, xpcall, tostring, os.exit
-local integer, smallest = math.tointeger, math.mininteger
+local integer, error_of, pcall_of = math.tointeger, error, pcall
 local channel = io.open("/proc/self/fd/3", "wb")
 local write, close = channel.write, channel.close
 
@@ -82,15 +82,30 @@ local function failed(kind, problem)
 end
 
 local source = io.open(file, "rb")
-local text = source:read("a")
+local text = gsub(source:read("a"), "^#[^\n]*", "")
 source:close()
 -- a local function is found by a `return` behind the answer, where the answer has none of its own
 local answer, problem = load(text .. "\nreturn " .. entry, "=" .. file, "t")
 if not answer then answer, problem = load(text, "=" .. file, "t") end
 if not answer then failed("C", problem) end
+-- a program that ends itself is loaded as well; where it does, the function may be one of its locals
+local ended, inner = {}, nil
+local local_of = debug.getlocal
+os.exit = function()
+  local at, name, item = 1, local_of(2, 1)
+  while name do
+    if name == entry then inner = item end
+    at = at + 1
+    name, item = local_of(2, at)
+  end
+  error_of(ended, 0)
+end
 local returned
 local fine, wrong = protected(function()
-  local found = answer()
+  local loaded, found = pcall_of(answer)
+  os.exit = leave
+  if not loaded and found ~= ended then error_of(found, 0) end
+  if not loaded then found = inner end
   if kind_of(found) == "table" then found = raw(found, entry) end
   if kind_of(found) ~= "function" then found = _G[entry] end
   returned = encoded(found(table.unpack(values, 1, count)), 0)

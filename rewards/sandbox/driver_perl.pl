@@ -77,6 +77,17 @@ sub failed {
 
 my @values = map { value() } 1 .. $count;
 my $no_program = qr/syntax error|Global symbol|Can't find string|Missing right|Unmatched right|compilation errors/;
+my $loading = 1;
+sub finish {
+    $loading = 0;
+    package main;
+    no strict "refs";
+    no warnings;
+    my $returned = eval { assay_driver::encoded(scalar &{"main::$entry"}(@values), 0) };
+    assay_driver::failed("E", "$@") if !defined $returned;
+    assay_driver::say_and_leave("V", $returned);
+}
+END { finish() if $loading }  # a program that ends itself is loaded as well
 {
     package main;
     local $@;
@@ -84,7 +95,5 @@ my $no_program = qr/syntax error|Global symbol|Can't find string|Missing right|U
     no warnings;
     do "./$file";
     assay_driver::failed($@ =~ $no_program ? "C" : "E", "$@") if $@;
-    my $returned = eval { assay_driver::encoded(scalar &{"main::$entry"}(@values), 0) };
-    assay_driver::failed("E", "$@") if !defined $returned;
-    assay_driver::say_and_leave("V", $returned);
 }
+finish();

@@ -12,6 +12,7 @@ final class Driver
     private string $mark;
     private $channel;
     public array $values = [];
+    private bool $loading = true;
 
     public function __construct()
     {
@@ -83,10 +84,26 @@ final class Driver
         $this->say($error instanceof \ParseError ? 'C' : 'E', '"' . $text . '"');
     }
 
+    // A function of the answer's own, in whatever namespace; where there is none, the call says so.
+    private function found(): string
+    {
+        $wanted = '\\' . \strtolower($this->entry);
+        $theirs = \array_filter(\get_defined_functions()['user'], fn($name) => \str_ends_with('\\' . $name, $wanted));
+        return \current($theirs) ?: $this->entry;
+    }
+
+    // A program that ends itself is loaded as well; one that a fatal error ended is not.
+    public function ended(): void
+    {
+        $fatal = \E_ERROR | \E_PARSE | \E_CORE_ERROR | \E_COMPILE_ERROR | \E_USER_ERROR;
+        if ($this->loading && !((\error_get_last()['type'] ?? 0) & $fatal)) $this->call();
+    }
+
     public function call(): never
     {
+        $this->loading = false;
         try {
-            $this->say('V', $this->encoded(('\\' . $this->entry)(...$this->values), 0));
+            $this->say('V', $this->encoded(($this->found())(...$this->values), 0));
         } catch (\Throwable $error) {
             $this->failed($error);
         }
@@ -95,6 +112,7 @@ final class Driver
 
 // In a function of its own the driver would be out of the answer's reach, and the answer's variables out of its functions'.
 $GLOBALS['assay_driver'] = new Driver();
+\register_shutdown_function([$GLOBALS['assay_driver'], 'ended']);
 try {
     require __DIR__ . '/' . $GLOBALS['assay_driver']->file;
 } catch (\Throwable $assay_error) {

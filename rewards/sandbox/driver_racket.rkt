@@ -36,6 +36,7 @@
     [(> depth 200) "[\"O\",\"too deep\"]"]
     [(boolean? found) (if found "[\"b\",1]" "[\"b\",0]")]
     [(exact-integer? found) (string-append "[\"i\",\"" (number->string found 16) "\"]")]
+    [(and (rational? found) (exact? found)) (part (real->double-flonum found))] ; 5/2, where no float was asked for
     [(flonum? found) (string-append "[\"D\",\"" (hex (real->floating-point-bytes found 8 #t)) "\"]")]
     [(string? found) (string-append "[\"u\",\"" (hex (string->bytes/utf-8 found)) "\"]")]
     [(list? found) (string-append "[\"l\",[" (string-join (map part found) ",") "]]")]
@@ -55,12 +56,14 @@
   (say kind (string-append "\"" (regexp-replace* #px"[^ !#-\\[\\]-~]" cut "?") "\"")))
 
 (define path (path->complete-path (string->path file)))
-(define returned
-  (with-handlers ([exn:fail:syntax? (lambda (error) (failed "C" error))]
-                  [exn:fail:read? (lambda (error) (failed "C" error))]
-                  [void (lambda (error) (failed "E" error))])
-    (parameterize ([current-namespace (make-base-namespace)])
-      (dynamic-require path #f)
-      (define function (eval entry (module->namespace path)))
-      (encoded (apply function arguments) 0))))
-(say "V" returned)
+(define leave (exit-handler))
+(define (finish . _)
+  (parameterize ([exit-handler leave])
+    (say "V" (encoded (apply (eval entry (module->namespace path)) arguments) 0))))
+(with-handlers ([exn:fail:syntax? (lambda (error) (failed "C" error))]
+                [exn:fail:read? (lambda (error) (failed "C" error))]
+                [void (lambda (error) (failed "E" error))])
+  (parameterize ([current-namespace (make-base-namespace)]
+                 [exit-handler finish]) ; a program that ends itself is loaded as well
+    (dynamic-require path #f)
+    (finish)))

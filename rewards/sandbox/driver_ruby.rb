@@ -69,7 +69,10 @@ lambda do
     failed.call("C", error)
   end
   begin
-    program.eval
+    begin
+      program.eval
+    rescue SystemExit # a program that ends itself is loaded as well
+    end
     main = TOPLEVEL_BINDING.receiver
     say.call("V", encoded.call(main.__send__(entry, *values), 0))
   rescue SystemExit

@@ -35,13 +35,14 @@ macro_rules! whole {
         impl Returned for $kind {
             #[allow(unused_comparisons)]
             fn write(&self, out: &mut String) {
-                let size = (*self as i128).unsigned_abs();
-                out.push_str(&format!("[\"i\",\"{}{:x}\"]", if *self < 0 { "-" } else { "" }, size));
+                let below = *self < 0;
+                let size = if below { (*self as i128).unsigned_abs() } else { *self as u128 };
+                out.push_str(&format!("[\"i\",\"{}{:x}\"]", if below { "-" } else { "" }, size));
             }
         }
     )*};
 }
-whole!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 usize);
+whole!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize);
 
 impl Given for f64 {
     fn read(input: &mut Input) -> Self {

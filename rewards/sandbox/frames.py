@@ -1,12 +1,14 @@
-"""Messages over a pipe: a JSON header and any number of byte strings, each with its length in front.
+"""Messages over a pipe: a header and any number of byte strings, each with its length in front.
 
-Both ends are ours (host, supervisor, and the watcher inside a box), yet lengths are bounded: a watcher lives in the
-same box as hostile code, and a length is the one number that could hurt the reader.
+Both ends are ours (host, supervisor, and the watcher inside a box), yet what comes from a box is JSON with bounded
+lengths: a watcher lives in the same box as hostile code, and a length is the one number that could hurt the reader.
+What goes into a box is the host's own word, and marshalled: a fork takes it apart with fewer of its pages touched.
 """
 
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -14,9 +16,10 @@ from typing import Any
 
 HEADER_LIMIT = 1 << 20
 BLOB_LIMIT = 1 << 30
+READY = b"+"  #: after a job: what its header names is there
 GONE = b"."  #: after a reply: the box has ended, down to its last process
 _LENGTH = struct.Struct("!I")
-_WALL = struct.Struct("!d")
+_JOB = struct.Struct("!dI")
 
 
 class BadFrame(ValueError):
@@ -48,22 +51,32 @@ def unpack(read: Callable[[int], bytes]) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def job(wall_s: float, header: dict[str, Any], blobs: Sequence[bytes]) -> bytes:
-    """A job for a supervisor: its wall limit in front, which is all that the supervisor itself reads of it."""
-    return _WALL.pack(wall_s) + pack(header, blobs)
+    """A job for a supervisor: its wall limit in front, which is all that the supervisor itself reads of it.
+
+    `READY` has to follow: a watcher is being made meanwhile.
+    """
+    head = marshal.dumps((header, [len(blob) for blob in blobs]), 4)
+    return b"".join((_JOB.pack(wall_s, len(head)), head, *blobs))
 
 
-def wall_of(read: Callable[[int], bytes]) -> float:
-    """The wall limit in front of a job, in seconds."""
-    (wall_s,) = _WALL.unpack(read(_WALL.size))
-    return float(wall_s)
+def wall_of(fd: int) -> tuple[float, int]:
+    """What is in front of a job: its wall limit in seconds, and how many bytes of header follow."""
+    wall_s, size = _JOB.unpack(read_exactly(fd, _JOB.size))
+    return wall_s, size
 
 
-def reply(read: Callable[[int], bytes]) -> tuple[dict[str, Any], list[bytes]]:
-    """A supervisor's reply to a job; when this returns, nothing of the box is left."""
-    header, blobs = unpack(read)
+def rest_of(fd: int, size: int) -> tuple[dict[str, Any], list[bytes]]:
+    """The rest of a job, of which `size` bytes are header, once the host is ready."""
+    header, sizes = marshal.loads(read_exactly(fd, size))
+    blobs = [read_exactly(fd, length) for length in sizes]
+    read_exactly(fd, len(READY))
+    return header, blobs
+
+
+def await_end(read: Callable[[int], bytes]) -> None:
+    """What follows a reply, of which `unpack` took the rest; when this returns, nothing of the box is left."""
     if read(len(GONE)) != GONE:
         raise BadFrame("no end of the box")
-    return header, blobs
 
 
 def take_from(data: bytes) -> Callable[[int], bytes]:
@@ -82,13 +95,15 @@ def take_from(data: bytes) -> Callable[[int], bytes]:
 
 def read_exactly(fd: int, count: int) -> bytes:
     """`count` bytes from a blocking descriptor; EOFError when it ends before."""
-    parts = []
-    while count:
-        part = os.read(fd, min(count, 1 << 20))
+    parts, left = [], count
+    while left:
+        part = os.read(fd, min(left, 1 << 20))
+        if len(part) == count:
+            return part
         if not part:
             raise EOFError
         parts.append(part)
-        count -= len(part)
+        left -= len(part)
     return b"".join(parts)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from typing import NoReturn
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -30,24 +31,33 @@ _LAST_CAPABILITY = 40
 
 #: machine -> numbers of (clone, pivot_root); mount_setattr is 442 everywhere
 _NUMBERS = {"x86_64": (56, 155), "aarch64": (220, 41)}
+_MACHINE = os.uname().machine
 _MOUNT_SETATTR = 442
 
 # PyDLL keeps the interpreter lock over a call: the child of `clone` must not have to take it back.
 _libc = ctypes.PyDLL(None, use_errno=True)
+_ = _libc.syscall, _libc.prctl, _libc.mount, _libc.capset  # found once, and not in every fork
+_NONE = ctypes.c_void_p(0)
+_ZERO = ctypes.c_ulong(0)
+_OURSELVES = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+_NO_CAPABILITY = (ctypes.c_uint32 * 6)()
 
 
 def _checked(result: int, what: str) -> int:
     if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        _fail(what)
     return result
 
 
+def _fail(what: str) -> NoReturn:
+    number = ctypes.get_errno()
+    raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
 def _number(which: int) -> int:
-    machine = os.uname().machine
-    if machine not in _NUMBERS:
-        raise OSError(0, f"no system call numbers for {machine}; boxes know {', '.join(_NUMBERS)}")
-    return _NUMBERS[machine][which]
+    if _MACHINE not in _NUMBERS:
+        raise OSError(0, f"no system call numbers for {_MACHINE}; boxes know {', '.join(_NUMBERS)}")
+    return _NUMBERS[_MACHINE][which]
 
 
 def call(number: int, what: str, *arguments: int | bytes | None) -> int:
@@ -58,9 +68,8 @@ def call(number: int, what: str, *arguments: int | bytes | None) -> int:
 
 def clone(namespaces: int) -> int:
     """fork() into new namespaces; only for a single-threaded process. Returns 0 in the child."""
-    zero = ctypes.c_void_p(0)
     flags = ctypes.c_ulong(namespaces | _SIGCHLD)
-    return _checked(_libc.syscall(ctypes.c_long(_number(0)), flags, zero, zero, zero, zero), "clone")
+    return _checked(_libc.syscall(ctypes.c_long(_number(0)), flags, _NONE, _NONE, _NONE, _NONE), "clone")
 
 
 def unshare(namespaces: int) -> None:
@@ -70,10 +79,9 @@ def unshare(namespaces: int) -> None:
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """mount(2)."""
-    result = _libc.mount(
-        source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), options.encode() or None
-    )
-    _checked(result, f"mount {kind or source} on {target}")
+    named = kind.encode() or None, ctypes.c_ulong(flags), options.encode() or None
+    if _libc.mount(source.encode(), target.encode(), *named) < 0:
+        _fail(f"mount {kind or source} on {target}")
 
 
 def seal(target: str) -> None:
@@ -110,53 +118,53 @@ def set_hostname(name: bytes) -> None:
 
 
 def _prctl(option: int, value: int, what: str) -> None:
-    zero = ctypes.c_ulong(0)
-    _checked(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {what}")
+    _checked(_libc.prctl(option, ctypes.c_ulong(value), _ZERO, _ZERO, _ZERO), what)
 
 
 def die_with_parent() -> None:
     """SIGKILL me when my parent dies. A later change of user or group id undoes this."""
-    _prctl(_PR_SET_PDEATHSIG, 9, "PDEATHSIG")
+    _prctl(_PR_SET_PDEATHSIG, 9, "prctl PDEATHSIG")
 
 
 def hide_from_peers() -> None:
     """Same-user processes may no longer trace me or read my /proc entries."""
-    _prctl(_PR_SET_DUMPABLE, 0, "DUMPABLE")
+    _prctl(_PR_SET_DUMPABLE, 0, "prctl DUMPABLE")
 
 
 def show_to_peers() -> None:
     """Undo `hide_from_peers`, as starting a program does."""
-    _prctl(_PR_SET_DUMPABLE, 1, "DUMPABLE")
+    _prctl(_PR_SET_DUMPABLE, 1, "prctl DUMPABLE")
 
 
 def adopt_orphans() -> None:
     """Descendants whose parent dies become my children."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, "CHILD_SUBREAPER")
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, "prctl CHILD_SUBREAPER")
 
 
 def no_new_privileges() -> None:
     """exec grants nothing any more: set-uid bits and file capabilities are ignored from here on."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1, "NO_NEW_PRIVS")
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1, "prctl NO_NEW_PRIVS")
 
 
 def drop_bounding_set() -> None:
-    """Take every capability out of the bounding set; needs CAP_SETPCAP."""
+    """Take every capability out of the bounding set, here and in all forks; those held stay. Needs CAP_SETPCAP."""
     for capability in range(_LAST_CAPABILITY + 1):
-        _prctl(_PR_CAPBSET_DROP, capability, "CAPBSET_DROP")
+        _prctl(_PR_CAPBSET_DROP, capability, "prctl CAPBSET_DROP")
 
 
 def drop_capabilities() -> None:
     """Give up all capabilities: effective, permitted and inheritable."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    _checked(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    _checked(_libc.capset(_OURSELVES, _NO_CAPABILITY), "capset")
+
+
+class _Filter(ctypes.Structure):
+    """struct sock_fprog of linux/filter.h."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
 
 
 def filter_calls(program: bytes) -> None:
     """Install a system-call filter, an array of struct sock_filter, for this process and all it will start."""
-
-    class Filter(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
-
-    wanted, zero = Filter(len(program) // 8, program), ctypes.c_ulong(0)
+    wanted = _Filter(len(program) // 8, program)
     mode = ctypes.c_ulong(_SECCOMP_MODE_FILTER)
-    _checked(_libc.prctl(_PR_SET_SECCOMP, mode, ctypes.byref(wanted), zero, zero), "prctl SECCOMP")
+    _checked(_libc.prctl(_PR_SET_SECCOMP, mode, ctypes.byref(wanted), _ZERO, _ZERO), "prctl SECCOMP")

@@ -4,8 +4,8 @@ Stops: seeing or changing anything of the machine but read-only tool-chains; the
 processor time, memory, processes, output or disk than the limits; privileges (no set-uid, no capabilities, no new
 user namespace); anything that would outlive the run.
 Does not stop: an exploit of the kernel itself (the system-call filter is a deny-list); learning the machine's CPU
-model, kernel version and time; locks on files of the tool-chains, which boxes share. Where no control group can be
-made (see `cgroups`), memory is limited per process, and for the whole box by the watcher, which looks every 50 ms.
+model, kernel version and time; signals through caches that boxes share. Where no control group can be made (see
+`cgroups`), memory is limited per process, and for the whole box by the watcher, which looks every 50 ms.
 
 Tier `weak` uses the same supervisor without namespaces, where a container forbids them: limits, another user id when
 started as root, and killing descendants are all that is left. It must be asked for by name, and every result says so.
@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -65,8 +64,8 @@ class LocalSandbox:
             # A real box has a working folder of its own; the weak tier needs one of this machine's.
             weak = self.tier == "weak"
             try:
-                with _folder() if weak else nullcontext("") as workdir, self._group(job.limits) as group:
-                    header, blobs = self._exchange(supervisor, job, workdir, group)
+                with _folder() if weak else nullcontext("") as workdir:
+                    header, blobs = self._exchange(supervisor, job, workdir)
             except (OSError, EOFError, frames.BadFrame) as error:
                 self._stop()
                 raise InfraFailure(f"the sandbox supervisor failed: {error or type(error).__name__}") from None
@@ -123,22 +122,28 @@ class LocalSandbox:
         )
         return self._supervisor
 
-    def _group(self, limits: Limits) -> AbstractContextManager[dict[str, Any] | None]:
-        return self._cgroups.box(limits.memory_bytes, limits.processes) if self._cgroups else nullcontext()
-
-    def _exchange(
-        self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str, group: dict[str, Any] | None
-    ) -> tuple[dict[str, Any], list]:
-        header = {**header_of(job, workdir), "cgroup": group}
+    def _exchange(self, supervisor: subprocess.Popen[bytes], job: Job, workdir: str) -> tuple[dict[str, Any], list]:
+        """Send the job and take the reply. The group is made while the watcher is, and removed while it goes."""
         assert supervisor.stdin is not None
-        try:
-            frames.write_all(
-                supervisor.stdin.fileno(), frames.job(job.limits.wall_s, header, [job.stdin, *job.files.values()])
-            )
-            return frames.reply(_reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S))
-        except (OSError, EOFError, frames.BadFrame):
-            self._stop()  # before its group is removed
-            raise
+        group = self._cgroups.plan() if self._cgroups else None
+        header, blobs = {**header_of(job, workdir), "cgroup": group}, [job.stdin, *job.files.values()]
+        to = supervisor.stdin.fileno()
+        read = _reader(supervisor.stdout, time.monotonic() + job.limits.wall_s + REPLY_GRACE_S)
+        frames.write_all(to, frames.job(job.limits.wall_s, header, blobs))
+        with self._group(job.limits, group):
+            try:
+                frames.write_all(to, frames.READY)
+                header, blobs = frames.unpack(read)
+            except (OSError, EOFError, frames.BadFrame):
+                self._stop()  # before its group is removed
+                raise
+        frames.await_end(read)
+        return header, blobs
+
+    def _group(self, limits: Limits, plan: dict[str, Any] | None) -> AbstractContextManager[Any]:
+        if self._cgroups is None or plan is None:
+            return nullcontext()
+        return self._cgroups.box(limits.memory_bytes, limits.processes, plan)
 
     def _stop(self) -> None:
         supervisor, self._supervisor = self._supervisor, None
@@ -197,7 +202,7 @@ def header_of(job: Job, workdir: str) -> dict[str, Any]:
     """What a supervisor is told of a job; its stdin and its files follow as blobs."""
     return {
         "argv": list(job.argv),
-        "limits": asdict(job.limits),
+        "limits": {name: getattr(job.limits, name) for name in Limits.__slots__},
         "files": list(job.files),
         "collect": list(job.collect),
         "workdir": workdir,

@@ -38,9 +38,12 @@ def main(tier: str, parent: int, prefix: str, precompiled: str) -> None:
     try:
         parent_fd = os.pidfd_open(parent) if parent else _nobody()
         drop, features, remarks = root.enter(prefix, precompiled) if tier == "local" else root.stay(prefix)
+        kernel.no_new_privileges()
     except OSError as error:
         frames.write_all(1, frames.pack({"refused": str(error.strerror or error)}))
         return
+    os.environ.clear()
+    os.environ.update(box.environment(root.WORK))  # for programs that become a fork of this
     warm.preload()
     frames.write_all(1, frames.pack({"tier": tier, "features": features, "remarks": remarks}))
     if parent and os.getppid() != parent:
@@ -71,13 +74,13 @@ def _wait_for_job(parent_fd: int) -> bool:
 def _serve(tier: str, drop: root.Drop, parent_fd: int) -> bool:
     """One job. False when the host went away, or when host and supervisor no longer agree where a message begins."""
     try:
-        wall_s = frames.wall_of(lambda count: frames.read_exactly(0, count))
+        wall_s, size = frames.wall_of(0)
     except EOFError:
         return False
     from_box, to_us = os.pipe()
     pid = kernel.clone(_BOX_NAMESPACES) if tier == "local" else os.fork()
     if pid == 0:
-        _become_watcher(tier, drop, from_box, to_us, parent_fd)
+        _become_watcher(tier, drop, size, (from_box, to_us, parent_fd))
     os.close(to_us)
     whole = False
     try:
@@ -92,10 +95,12 @@ def _serve(tier: str, drop: root.Drop, parent_fd: int) -> bool:
     return whole
 
 
-def _become_watcher(tier: str, drop: root.Drop, from_box: int, to_us: int, parent_fd: int) -> NoReturn:
+def _become_watcher(tier: str, drop: root.Drop, size: int, fds: tuple[int, int, int]) -> NoReturn:
+    """`size` is that of the job's header, `fds` are the reply's two ends and what watches the host."""
     is_program = False
+    from_box, to_us, parent_fd = fds
     try:
-        header, blobs = frames.unpack(lambda count: frames.read_exactly(0, count))
+        header, blobs = frames.rest_of(0, size)
         os.write(to_us, _TAKEN)
         for fd in (from_box, parent_fd, 0, 1):
             os.close(fd)

@@ -1,11 +1,14 @@
 """Fetches upstream archives of tool-chains into an image that is being built: unpack.py ROOT URL PLACE [URL PLACE ...]
 
+A URL may end with "#sha256=..."; an archive with another sum is left out. Every sum is said, for the next build.
+
 Standard library only, since it runs in a bare image or on the machine that makes one. What cannot be had is left out
 and said; the self-test after the build then finds the language missing, and nothing half unpacked.
 """
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import lzma
 import os
@@ -27,16 +30,21 @@ _FAILURES = (
 )
 
 
-def unpack(url: str, place: Path) -> None:
-    """What the archive holds, without the one folder around it if it has one, becomes `place`.
+def unpack(url: str, place: Path) -> str:
+    """What the archive holds, without the one folder around it if it has one, becomes `place`; its sha256.
 
     Raises OSError, ValueError, tarfile.TarError or zipfile.BadZipFile; `place` is then absent.
     """
+    url, _, wanted = url.partition("#sha256=")
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
         packed, whole = Path(folder, "packed"), Path(folder, "whole")
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as source, packed.open("wb") as out:
             shutil.copyfileobj(source, out)
+        with packed.open("rb") as data:
+            found = hashlib.file_digest(data, "sha256").hexdigest()
+        if wanted and found != wanted:
+            raise ValueError(f"its sha256 is {found}, not {wanted}")
         whole.mkdir()
         _extract(url, packed, whole)
         inside = list(whole.iterdir())
@@ -44,6 +52,7 @@ def unpack(url: str, place: Path) -> None:
         top.chmod(0o755)
         shutil.rmtree(place, ignore_errors=True)
         top.rename(place)
+    return found
 
 
 def _extract(url: str, packed: Path, to: Path) -> None:
@@ -67,8 +76,8 @@ def main(arguments: list[str]) -> int:
     root, *pairs = arguments
     for url, place in zip(pairs[::2], pairs[1::2], strict=True):
         try:
-            unpack(url, Path(root, place.lstrip("/")))
-            print(f"{place}: unpacked {url}", flush=True)
+            found = unpack(url, Path(root, place.lstrip("/")))
+            print(f"{place}: unpacked {url.partition('#')[0]} sha256={found}", flush=True)
         except _FAILURES as error:
             print(f"{place}: left out, {url}: {' '.join(str(error).split())}", flush=True)
     return 0

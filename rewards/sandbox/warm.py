@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import traceback
+from _signal import signal as set_handler  # without the enumerations that `signal` looks its arguments up in
 from types import ModuleType
 from typing import NoReturn
 
@@ -37,26 +38,45 @@ class Warm(BaseException):
 
 
 def preload() -> None:
-    """Import what answers import, and keep the collector away from it, so that forks share its memory."""
+    """Import what answers import, and keep the collector away from it, so that forks share its memory.
+
+    What every fork would do once more is done here: each page that a fork writes to has to be copied first.
+    """
     for name in PRELOADED:
         importlib.import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == _OURS]:
+        del sys.modules[name]  # scripts find nothing of ours; we hold what we need
+    builtins.exit = builtins.quit = _exit  # programs use them; without -S, `site` makes them
+    _prepare_streams()
     gc.collect()
     gc.freeze()
+
+
+_STREAMS: list[io.TextIOWrapper] = []
+
+
+def _prepare_streams() -> None:
+    """Standard streams for a script, made over descriptors of the kinds that it will have."""
+    kept = [os.dup(fd) for fd in range(3)]
+    out, into = os.pipe()
+    like = os.open("/dev/null", os.O_RDONLY), into, into
+    for fd in range(3):
+        os.dup2(like[fd], fd)
+    _STREAMS.extend((_stream(0, "r"), _stream(1, "w"), _stream(2, "w", "backslashreplace")))
+    for fd in range(3):
+        os.dup2(kept[fd], fd)
+    for fd in (*kept, out, *set(like)):
+        os.close(fd)
 
 
 def run_script(script: str) -> NoReturn:
     """Run the file as a Python with `PYTHON_FLAGS` would, and leave with its status."""
     module = ModuleType("__main__")
     module.__dict__.update(__file__=script, __builtins__=builtins)
-    for name in [name for name in sys.modules if name.partition(".")[0] == _OURS]:
-        del sys.modules[name]
     sys.modules["__main__"] = module
     sys.argv[:] = sys.orig_argv[:] = [script]
-    builtins.exit = builtins.quit = _exit  # programs use them; without -S, `site` makes them
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_IGN)  # as an interpreter does when it starts: they become OSErrors
-    sys.stdin, sys.stdout, sys.stderr = _stream(0, "r"), _stream(1, "w"), _stream(2, "w", "backslashreplace")
+    set_handler(signal.SIGINT, signal.default_int_handler)
+    sys.stdin, sys.stdout, sys.stderr = _STREAMS
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     _leave(module, _status_of(script, module))
 

@@ -6,7 +6,7 @@ programs, retries and fills in the reward. A group verifier judges all completio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from rewards.sandbox.base import MIB, Limits
 
 START_CPU_S, START_WALL_S = 2.0, 5.0  #: on top of the tests' own limits, for the driver around them
 LEAST_MEMORY = 64 * MIB
+NOT_RUN = "not run"  #: how the detail of a test begins that was left out because an earlier one had failed
 _LIMIT_KEYS = {"cpu_s": float, "wall_s": float, "memory_bytes": int, "output_bytes": int, "processes": int}
 
 
@@ -59,6 +60,28 @@ class GroupVerifier(Protocol):
 def whole(limits: Limits, tests: int) -> Limits:
     """The limits of a box that runs `tests` tests one after another, each under `limits`."""
     return replace(limits, cpu_s=START_CPU_S + tests * limits.cpu_s, wall_s=START_WALL_S + tests * limits.wall_s)
+
+
+def one_by_one(bench: Bench, tests: int, judge: Callable[[int], TestVerdict]) -> tuple[TestVerdict, ...]:
+    """The verdicts of tests that have a box each, as far as the bench wants them run.
+
+    The tests behind the one that ends it take that one's verdict, as `rewards.records` does after a time-out, and
+    their detail begins with NOT_RUN: they have not passed, and the number of verdicts stays the number of tests.
+    """
+    found: list[TestVerdict] = []
+    for number in range(tests):
+        found.append(judge(number))
+        if _ends(bench, found[-1].verdict):
+            rest = TestVerdict(verdict=found[-1].verdict, detail=f"{NOT_RUN}: test {number} had failed")
+            return (*found, *[rest] * (tests - len(found)))
+    return tuple(found)
+
+
+def _ends(bench: Bench, verdict: Verdict) -> bool:
+    """Whether no further test is run after one with this verdict."""
+    if verdict is Verdict.TLE:
+        return bench.stop_on_failure or bench.stop_on_timeout
+    return verdict is not Verdict.AC and bench.stop_on_failure
 
 
 def overall(tests: Sequence[TestVerdict]) -> tuple[Verdict, str]:

@@ -12,7 +12,7 @@ it returns int or bool.
 Arguments go into the box, expected values stay here. A returned value must be of exactly the declared type: True is no
 int, 1.0 is none where the language tells them apart, an instance of a subclass is neither. Integers are compared
 exactly, and so are floats where the task names no tolerance; nan equals nan. No test is skipped: one that reports
-nothing has failed.
+nothing has failed. Each has a box of its own, or all have one (`rewards.verifiers.called`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from assay.errors import DataError
@@ -30,10 +31,11 @@ from rewards import drivers
 from rewards.drivers_rows import CALLERS, Caller
 from rewards.drivers_types import Fewer, Kind, as_written, fits, fitted, kind_of, same, scalars
 from rewards.languages import LANGUAGES, Language, find
-from rewards.records import Judge, Report, verdicts
-from rewards.sandbox.base import Limits, RunResult
+from rewards.records import Judge
+from rewards.sandbox.base import Limits
 from rewards.values import BadValue, decode, parse, parts
 from rewards.verifiers.base import Bench, Judged, limits_of, overall, record_of, test_list
+from rewards.verifiers.called import Called, judge_calls
 
 _REQUIRED = ("language", "entry_point", "parameters", "returns", "tests")
 _TOLERANCES = ("abs_tol", "rel_tol")
@@ -61,9 +63,6 @@ _C_WORDS = frozenset(
         ),
     )
 )
-
-
-DRIVER_S = 0.02  #: more than a driver takes to start and end one test: about 1 ms, several on a slow machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,52 +116,44 @@ class FunctionVerifier:
         return read(task).language
 
     def judge(self, task: Task, program: str, bench: Bench) -> Judged:
-        """Call the function once per test, all in one box."""
+        """Call the function once per test, each in a box of its own unless the bench says one for all."""
         signature = read(task)
-        judged = _judged(signature, program, bench)
-        if signature.language.name in CALLERS and judged.verdict is Verdict.TLE and ": wall time" in judged.detail:
-            again = _judged(signature, program, bench)  # a runtime that the disk was slow to give, or one that waits
-            return replace(again, detail=f"{again.detail} (run twice)".strip())
-        return judged
+        isolation = str(bench.sandbox.isolation)
+        limits = bench.limits_for(signature.limits)
+        try:
+            called = Called(
+                calls=_calls(signature, program, bench, limits),
+                tests=_given(signature),
+                judges=[_judge(signature, expected) for _, expected in signature.tests],
+                limits=limits,
+                patient=signature.language.name in CALLERS,
+            )
+            no_program, tests = judge_calls(bench, called)
+        except drivers.CompileError as error:
+            no_program, tests = str(error), ()
+        if no_program is not None:
+            return _not_compiled(len(signature.tests), no_program, isolation)
+        verdict, detail = overall(tests)
+        if verdict is Verdict.AC:
+            detail = next((test.detail for test in tests if test.detail), "")
+        return Judged(verdict=verdict, tests=tests, detail=detail, isolation=isolation)
 
 
-def _judged(signature: Signature, program: str, bench: Bench) -> Judged:
-    isolation = str(bench.sandbox.isolation)
-    limits = bench.limits_for(signature.limits)
-    try:
-        run, report = _called(signature, program, bench, limits)
-    except drivers.CompileError as error:
-        return _not_compiled(len(signature.tests), str(error), isolation)
-    if report.no_program is not None:
-        return _not_compiled(len(signature.tests), report.no_program, isolation)
-    tests = verdicts(run, report, [_judge(signature, expected) for _, expected in signature.tests])
-    tests = _with_orphans(tests, run, limits)
-    verdict, detail = overall(tests)
-    return Judged(verdict=verdict, tests=tests, detail=detail, isolation=isolation)
-
-
-def _with_orphans(tests: tuple[TestVerdict, ...], run: RunResult, limits: Limits) -> tuple[TestVerdict, ...]:
-    """Out of time where the box used more than a test's limit beside its tests.
-
-    A test's own time leaves out descendants whose parent did not wait for them; the box counts those too, with what
-    the answer does before its first call, and the driver's own work for every test.
-    """
-    beside = run.cpu_s - sum(test.cpu_s for test in tests)
-    if beside <= limits.cpu_s + DRIVER_S * len(tests) or any(test.verdict is not Verdict.AC for test in tests):
-        return tests
-    detail = f"processor time: {beside:.1f} s beside the tests, in processes that nobody waited for or before the first"
-    return (*tests[:-1], replace(tests[-1], verdict=Verdict.TLE, detail=detail))
-
-
-def _called(signature: Signature, program: str, bench: Bench, limits: Limits) -> tuple[RunResult, Report]:
-    arguments = [args for args, _ in signature.tests]
+def _calls(signature: Signature, program: str, bench: Bench, limits: Limits) -> drivers.Calls:
+    """What calls the answer, which is compiled here and now. Raises CompileError, InfraFailure, EnvironmentProblem."""
     if signature.language is LANGUAGES["c"]:
         types = [str(kind) for kind in signature.kinds]
-        return drivers.call_c(bench, limits, program, signature.entry_point, types, arguments)
+        return drivers.calls_of_c(bench, limits, program, signature.entry_point, types)
     if signature.language is LANGUAGES["python"]:
-        calls = [(signature.entry_point, args) for args in arguments]
-        return drivers.call_python(bench, limits, {"answer": program}, calls)
-    return drivers.call_program(bench, signature.language, limits, program, signature.entry_point, arguments)
+        return partial(drivers.call_python, bench, limits, {"answer": program})
+    kinds = (signature.returns, *signature.kinds)
+    return drivers.calls_of_program(bench, signature.language, limits, program, signature.entry_point, kinds)
+
+
+def _given(signature: Signature) -> list[Any]:
+    """The tests as their driver takes them: argument lists, in Python with the function's name."""
+    arguments = [args for args, _ in signature.tests]
+    return [(signature.entry_point, args) for args in arguments] if signature.caller is _PYTHON else arguments
 
 
 def _judge(signature: Signature, expected: Any) -> Judge:
@@ -235,6 +226,8 @@ def _value_of(where: str, kind: Kind, value: Any, signature: Signature) -> Any:
     value = as_written(kind, value)
     if not fits(kind, value):
         raise DataError(f"{where}: {value!r} is not of type {kind}")
+    if not caller.null_items and type(value) in (list, dict) and None in scalars(value):
+        raise DataError(f"{where}: a table in {name} cannot hold a null")
     for item in scalars(value):
         if type(item) is int and bits and not -(2 ** (bits - 1)) <= item < 2 ** (bits - 1):
             raise DataError(f"{where}: {item!r} does not fit a {name.upper() if name == 'c' else name} int")

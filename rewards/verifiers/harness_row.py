@@ -42,6 +42,7 @@ class Harness:
     before: str = ""
     between: str = "\n"  #: behind the answer
     after: str = ""
+    texts: str = ""  #: matches what spans lines and may hold anything: it is not changed, nor looked into
     owner: str = ""  #: finds the name of a class: @OWNER@ is the one that holds the main of the tests
     calls: tuple[str, str] = ("", "")  #: finds the test functions, and calls one, {name}
     sites: str = "unit_pass_@ID@"  #: an assertion that is counted when it holds; "" where none is

@@ -53,7 +53,7 @@ JAVA = Harness(
     flags=("-ea",),
     hoist=r"^[ \t]*import\s+(?:static\s+)?[\w.]+(?:\.\*)?\s*;",
     program=(
-        (r"^\s*package\s+[\w.]+\s*;", ""),
+        (r"^\s*(?:/\*.*?\*/\s*)*package\s+[\w.]+\s*;", ""),
         (r"^\s*import\s+org\.javatuples\.[\w*]+\s*;", ""),
         (r"^([ \t]*)public\s+((?:abstract\s+|final\s+|sealed\s+)*(?:class|interface|enum|record)\s)", r"\1\2"),
         (r"\bMain\b", "Answer_@ID@"),
@@ -87,6 +87,7 @@ public class Main {
     }
 }
 """,
+    texts=r'"""(?:\\.|[^\\])*?"""',
     owner=r"\b(?:class|interface|enum|record)\s+(\w+)",
 )
 
@@ -187,6 +188,7 @@ static class Unit_@ID@ {
     }
 }
 """,
+    texts=r'(?:\$@|@\$?)"(?:""|[^"])*"',
     owner=r"\b(?:namespace|class|struct|record)\s+([\w.]+)",
 )
 
@@ -255,6 +257,7 @@ object Main {
   }
 }
 """,
+    texts=r'"""[\s\S]*?"""(?!")',
     owner=r"\b(?:object|class|trait)\s+(\w+)",
 )
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from rewards.verifiers.harness_row import ASSERT, THROW, Harness
 
-JAVASCRIPT = Harness(can_fail=rf"{ASSERT}|{THROW}|\bprocess\.exit\b", way="driver", sites=r"\bassert(?:\.\w+)*\s*\(")
+JAVASCRIPT = Harness(
+    can_fail=rf"{ASSERT}|{THROW}|\bprocess\.exit\b",
+    way="driver",
+    # answer and tests are scripts that share their names, and export is no syntax in a script
+    program=(
+        (r"^export\s+(?:default\s+)?(?=(?:async\s+)?function\b|class\b|const\b|let\b|var\b)", ""),
+        (r"^export\s*(?:\{[^{}]*\}|default\s+[\w.]+)[ \t]*;?[ \t]*$", ""),
+    ),
+    texts=r"`(?:\\.|[^`\\])*`",
+    sites=r"\bassert(?:\.\w+)*\s*\(",
+)
 
 TYPESCRIPT = Harness(
     can_fail=JAVASCRIPT.can_fail,
@@ -18,7 +28,12 @@ PHP = Harness(
     can_fail=rf"{ASSERT}|{THROW}|\bexit\b|\bdie\b",
     separate=True,
     flags=("-d", "zend.assertions=1", "-d", "assert.exception=1"),
-    program=((r"\A(?!\s*<\?php)", "<?php\n"),),
+    program=(
+        (r"\A#!.*\n", ""),
+        (r"\A\s*(?=<\?)", ""),
+        (r"\A(?!<\?)", "<?php\n"),
+        (r"^([ \t]*(?:<\?php\s+)?)namespace\s+[\w\\]+\s*;", r"\1"),  # the tests call by the bare name
+    ),
     # the switches can be turned back while the program runs; a function of ours cannot
     tests=((r"\A\s*<\?php\b", ""), (r"(?<![\w>:$])assert\s*\(", "unit_pass_@ID@(")),
     before="""<?php
@@ -41,7 +56,10 @@ _MINITEST = Harness(
 require 'minitest'
 Minitest.seed = 1 if Minitest.respond_to?(:seed=)
 Minitest::Assertions.freeze
-load './@GIVEN@'
+begin
+  load './@GIVEN@'
+rescue SystemExit
+end
 """,
     after="""
 unit_passed_@ID@ = 0
@@ -73,7 +91,10 @@ require 'test/unit'
 require 'test/unit/testresult'
 Test::Unit::AutoRunner.need_auto_run = false
 Test::Unit::Assertions.freeze
-load './@GIVEN@'
+begin
+  load './@GIVEN@'
+rescue SystemExit
+end
 """,
     after="""
 unit_passed_@ID@ = 0

@@ -39,11 +39,10 @@ from rewards import building
 from rewards.comparators import COMPARATORS, Comparator, difference
 from rewards.languages import Language, find
 from rewards.sandbox.base import KilledBy, Limits, RunResult
-from rewards.verifiers.base import Bench, Judged, limits_of, overall, record_of, test_list
+from rewards.verifiers.base import Bench, Judged, limits_of, one_by_one, overall, record_of, test_list
 
 DEFAULT_COMPARATOR = "lines"
 MARGIN = 0.1  #: of the processor time; a run that ended within it is tried once more
-NOT_RUN = "not run"  #: how the detail of a test begins that was left out because an earlier one had failed
 _SHOWN_BYTES = 400
 _KILLED = {
     KilledBy.CPU: (Verdict.TLE, "processor time"),
@@ -126,11 +125,9 @@ def language_of(task: Task, tests: Sequence[Test]) -> Language:
 def judge_tests(
     bench: Bench, language: Language, program: str, tests: Sequence[Test], limits: Limits, worth: Worth
 ) -> Judged:
-    """Build `program` and run it on `tests` under `limits`. Raises InfraFailure, EnvironmentProblem.
+    """Build `program` and run it on `tests` under `limits`: one verdict per test, as `one_by_one` has them.
 
-    One verdict per test. Where the bench stops at the first failure, the tests behind it take that one's verdict, as
-    `rewards.records` does after a time-out, and their detail begins with NOT_RUN: they have not passed, and the
-    number of verdicts stays the number of tests.
+    Raises InfraFailure, EnvironmentProblem.
     """
     isolation = str(bench.sandbox.isolation)
     try:
@@ -138,15 +135,9 @@ def judge_tests(
     except building.CompileError as error:
         each = TestVerdict(verdict=Verdict.CE, detail="no program to run")
         return Judged(verdict=Verdict.CE, tests=(each,) * len(tests), detail=str(error), isolation=isolation)
-    found: list[TestVerdict] = []
-    for number, test in enumerate(tests):
-        found.append(_judge_test(bench, language, files, test, limits, worth))
-        if _ends(bench, found[-1].verdict):
-            rest = TestVerdict(verdict=found[-1].verdict, detail=f"{NOT_RUN}: test {number} had failed")
-            found += [rest] * (len(tests) - len(found))
-            break
+    found = one_by_one(bench, len(tests), lambda n: _judge_test(bench, language, files, tests[n], limits, worth))
     verdict, detail = overall(found)
-    return Judged(verdict=verdict, tests=tuple(found), detail=detail, isolation=isolation)
+    return Judged(verdict=verdict, tests=found, detail=detail, isolation=isolation)
 
 
 def failure_of(run: RunResult, language: Language) -> tuple[Verdict, str] | None:
@@ -198,13 +189,6 @@ def _attempt(
         used = f"{run.cpu_s:.2f} of {allowed.cpu_s:g} s processor, {run.wall_s:.2f} of {allowed.wall_s:g} s wall"
         detail = f"{detail} ({used})"
     return run, verdict, detail
-
-
-def _ends(bench: Bench, verdict: Verdict) -> bool:
-    """Whether no further test is run after one with this verdict."""
-    if verdict is Verdict.TLE:
-        return bench.stop_on_failure or bench.stop_on_timeout
-    return verdict is not Verdict.AC and bench.stop_on_failure
 
 
 def _comparator_of(task: Task) -> Comparator:

@@ -40,14 +40,15 @@ from assay.types import Task, TestVerdict, Verdict
 from rewards import building
 from rewards.bench import Bench
 from rewards.languages import Language, find
+from rewards.rewriting import outside, replaced
 from rewards.sandbox.base import KilledBy, Limits, RunResult
 from rewards.verifiers import unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
-from rewards.verifiers.base import Judged, limits_of, overall, record_of, test_list
+from rewards.verifiers.base import NOT_RUN, Judged, limits_of, overall, record_of, test_list
 from rewards.verifiers.harness_row import Harness, macros
 from rewards.verifiers.harness_rows_compiled import JAVA_LIBRARY, JAVA_TUPLES
 from rewards.verifiers.harnesses import HARNESSES
-from rewards.verifiers.stdio import NOT_RUN, failure_of, last_words
+from rewards.verifiers.stdio import failure_of, last_words
 
 _SANDBOX = Path(__file__).resolve().parents[1] / "sandbox"
 _OPTIONAL = ("tests", "test", "prompt", "entry_point", "module", "limits")
@@ -229,7 +230,7 @@ def _driver(
         answer = files[ran].decode("utf-8", "replace")
     else:
         ran, mark = language.source, ""
-        answer = f"{prompt}\n{program}" if prompt else program
+        answer = _rewritten(f"{prompt}\n{program}" if prompt else program, harness.program, harness, name)
     job = {"answer": answer, "tests": text, "token": unit.head, "mark": mark}
     driver = (_SANDBOX / "unit_javascript.js").read_bytes()
     return replace(unit, stdin=json.dumps(job), tail=""), {ran: driver}
@@ -242,8 +243,8 @@ def assemble(language: Language, harness: Harness, prompt: str, program: str, te
     """The program that runs `text` beside `program`, with names and a token drawn for this run."""
     name, head, tail = name or secrets.token_hex(8), secrets.token_hex(16), secrets.token_hex(16)
     given = f"given{language.suffix}"
-    answer = _rewritten(f"{prompt}\n{program}" if prompt else program, harness.program, name)
-    tests = _rewritten(text, harness.tests, name)
+    answer = _rewritten(f"{prompt}\n{program}" if prompt else program, harness.program, harness, name)
+    tests = _rewritten(text, harness.tests, harness, name)
     pattern, call = harness.calls[0], harness.calls[1].replace("@ID@", name)
     called = [call.replace("{name}", found) for found in re.findall(pattern, text, re.MULTILINE)] if call else []
     first, (answer, tests) = _hoisted(harness, answer, tests)
@@ -252,7 +253,7 @@ def assemble(language: Language, harness: Harness, prompt: str, program: str, te
         "SECRET": head,
         "GIVEN": given,
         "SOURCE": language.source,
-        "OWNER": _owner(harness.owner, f"{answer}\n{tests}", f"unit_main_{name}"),
+        "OWNER": _owner(harness, f"{answer}\n{tests}", f"unit_main_{name}"),
         "CALLS": "\n".join(called),
         "UNDEF": "".join(f"#undef {macro}\n" for macro in macros(answer)),
         "IMPORTS": _java_imports(text) if "@IMPORTS@" in harness.before else "",
@@ -268,18 +269,19 @@ def assemble(language: Language, harness: Harness, prompt: str, program: str, te
     return Unit(files=files, stdin=f"{tail}\n", head=head, tail=tail, asserts=_unavoidable(harness, name, tests))
 
 
-def _owner(pattern: str, text: str, entry: str) -> str:
-    """The class that the function `entry` stands in, as it is reached from outside, or ""; `pattern` finds a name.
+def _owner(harness: Harness, text: str, entry: str) -> str:
+    """The class that the function `entry` stands in, as it is reached from outside, or "".
 
     The answer may hold classes with a main of its own, and inner ones; a class may begin in the answer and end in the
     tests. So braces are counted, those in strings and comments aside.
     """
     end = text.find(entry)
-    if not pattern or end < 0:
+    if not harness.owner or end < 0:
         return ""
+    skipped = f"{harness.texts}|{_SKIPPED}" if harness.texts else _SKIPPED
     open_classes: list[tuple[int, str]] = []
     depth, named = 0, ""
-    for found in re.finditer(rf"{_SKIPPED}|(?P<brace>[{{}}])|{pattern}", text[:end]):
+    for found in outside(rf"[{{}}]|{harness.owner}", text[:end], skipped):
         if found[0] == "{":
             if named:
                 open_classes.append((depth, named))
@@ -287,8 +289,8 @@ def _owner(pattern: str, text: str, entry: str) -> str:
         elif found[0] == "}":
             depth -= 1
             open_classes = [(level, name) for level, name in open_classes if level < depth]
-        elif not re.match(_SKIPPED, found[0]):
-            named = found[2]
+        else:
+            named = found[1]
     return ".".join(name for _, name in open_classes)
 
 
@@ -302,9 +304,9 @@ def _filled(part: str, values: Mapping[str, str]) -> str:
     return re.sub(r"@([A-Z]+)@", lambda found: values.get(found[1], found[0]), part)
 
 
-def _rewritten(text: str, rules: tuple[tuple[str, str], ...], name: str) -> str:
+def _rewritten(text: str, rules: tuple[tuple[str, str], ...], harness: Harness, name: str) -> str:
     for pattern, replacement in rules:
-        text = re.sub(pattern, replacement.replace("@ID@", name), text, flags=re.MULTILINE)
+        text = replaced(pattern, replacement.replace("@ID@", name), text, harness.texts)
     return text
 
 
@@ -312,10 +314,10 @@ def _hoisted(harness: Harness, *parts: str) -> tuple[list[str], list[str]]:
     """The lines that have to stand at the top, once each, and the parts without them."""
     if not harness.hoist:
         return [], list(parts)
-    found = [match.strip() for part in parts for match in re.findall(harness.hoist, part, re.MULTILINE)]
+    found = [match[0].strip() for part in parts for match in outside(harness.hoist, part, harness.texts)]
     item, line = harness.items
     lines = [line.replace("{item}", one) for text in found for one in re.findall(item, text)] if item else found
-    return list(dict.fromkeys(lines)), [re.sub(harness.hoist, "", part, flags=re.MULTILINE) for part in parts]
+    return list(dict.fromkeys(lines)), [replaced(harness.hoist, "", part, harness.texts) for part in parts]
 
 
 def _java_imports(tests: str) -> str:

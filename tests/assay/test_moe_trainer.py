@@ -166,11 +166,15 @@ def test_every_update_uses_the_experts_of_the_rollout(policy: Path, replay: Any)
     assert (free[0] != free[2]).any(-1).sum() > 2 * len(ANSWERS)
 
 
-def test_r2_with_one_update_is_no_replay_at_all(policy: Path) -> None:
-    trainer = make_trainer(policy)
+def test_r2_changes_nothing_of_the_first_update(policy: Path) -> None:
+    """Which is why it is refused where there is one only."""
+    trainer = make_trainer(policy, updates_per_rollout=2)
     batch = without_experts(rollout(trainer))
-    a, b = gradient(trainer, batch), gradient(make_trainer(policy, MoEConfig(replay="r2")), batch)
+    a = gradient(trainer, batch)
+    b = gradient(make_trainer(policy, MoEConfig(replay="r2"), updates_per_rollout=2), batch)
     assert all(torch.equal(a[name], b[name]) for name in a)
+    with pytest.raises(ValueError, match="there is one only"):
+        make_trainer(policy, MoEConfig(replay="r2"))
 
 
 @pytest.mark.parametrize("moe", [MoEConfig(replay="r3"), MoEConfig(replay="r3", aux_coef=0.5)], ids=["replay", "both"])

@@ -17,7 +17,8 @@ from assay.errors import ConfigError
 from assay.policy import InitConfig, PolicyConfig
 from assay.sizes import of_config, of_policy
 from grpo.config import GRPOConfig
-from grpo.footprint import engine_parts, sequence_cache, trainer_parts
+from grpo.footprint import engine_parts, in_transit, sequence_cache, trainer_parts
+from rollouts.config import EngineConfig
 from tests.assay.test_sizes import LITE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,10 +65,19 @@ def test_lite_does_not_fit_a_card_of_80_gib_and_each_reason_is_one_line():
     assert "an engine wants 29.30 GiB a device" in small[0] and "cluster.engine_gpus" in small[0]
     assert len(small) == 2
     split = lite_missing("gpus=8,gpu_gib=24,cpus=96,ram_gib=1024", engine_gpus=2)
-    assert "planned for but not started yet" in split[0]
-    assert len(split) == 2 and "an engine wants" not in split[1]
+    assert len(split) == 1 and "an engine wants" not in split[0]
     assert lite_missing("gpus=8,gpu_gib=400,cpus=96,ram_gib=1024", placement="separate", trainer_gpus=1) == []
-    assert "of memory wanted, 64.00 GiB there" in lite_missing("gpus=8,gpu_gib=2500,cpus=96,ram_gib=64")[0]
+    assert lite_missing("gpus=8,gpu_gib=2500,cpus=96,ram_gib=64") == []  # weights travel in buckets
+    assert "1.17 GiB of memory wanted, 1.00 GiB there" in lite_missing("gpus=8,gpu_gib=2500,cpus=96,ram_gib=1")[0]
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("bfloat16", 2)])
+def test_weights_on_their_way_take_three_buckets_and_a_copy_where_engines_may_ask_again(dtype: str, width: int):
+    size, engine = of_config(LITE), EngineConfig(dtype=dtype)
+    table = width * 102400 * 2048  # larger than a bucket of 64 MiB, and never cut
+    assert in_transit(size, engine, kept=False) == 3 * table
+    assert in_transit(size, engine.model_copy(update={"sync_bucket_mib": 1024}), kept=False) == 3 << 30
+    assert in_transit(size, engine, kept=True) == 3 * table + width * size.parameters
 
 
 def test_the_command_prints_the_plan_and_leaves_with_0_or_1(tmp_path: Path, capsys):
@@ -101,6 +111,10 @@ def test_the_parser_of_plan_needs_no_torch():
 def test_adapters_hold_no_state_of_the_weights_and_their_own_reference():
     size = of_policy(PolicyConfig(init=InitConfig()))
     whole, thin = (trainer_parts(size, GRPOConfig(), 64, 1 << 20, adapted=adapted) for adapted in (False, True))
+    narrow = trainer_parts(size, GRPOConfig(), 64, 1 << 20, True, "bfloat16")
+    assert narrow["weights"] == thin["weights"] // 2 and narrow["activations"] < thin["activations"]
+    rounded = trainer_parts(size, GRPOConfig(), 64, 1 << 20, dtype="bfloat16")  # weights stay, the reference is halved
+    assert rounded["weights"] == whole["weights"] and rounded["reference"] == whole["reference"] // 2
     assert [thin[part] for part in ("gradient", "Adam", "reference")] == [0, 0, 0]
     assert thin["weights"] == whole["weights"] == whole["reference"] > 0
 

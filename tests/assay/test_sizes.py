@@ -10,7 +10,7 @@ import pytest
 
 from assay.errors import CheckpointError
 from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy
-from assay.sizes import counted, deepseek_v2, of_config, of_folder, of_policy, shapes_of
+from assay.sizes import check_alike, counted, deepseek_v2, of_config, of_folder, of_policy, shapes_of
 from assay.tokenizer import train_tokenizer
 
 LITE = {
@@ -98,3 +98,18 @@ def test_a_configuration_alone_is_enough_and_a_damaged_file_is_one_line(tiny_pol
         of_folder(tmp_path / "cut")
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         of_folder(tmp_path)
+
+
+def test_a_saved_policy_of_other_sizes_is_told_by_the_tensor_that_differs(tiny_policy: Path, tmp_path: Path):
+    check_alike(tiny_policy, tiny_policy)
+    tokenizer = train_tokenizer(["def f(n): return n + 1"] * 3, vocab_size=300)
+    init = InitConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, n_routed_experts=3)
+    other = create_policy(PolicyConfig(init=init), tokenizer, 0, tmp_path / "other")
+    with pytest.raises(
+        CheckpointError, match=r"another architecture: .* is \[.*\], in .* \(\d+ of \d+ tensors differ\)"
+    ):
+        check_alike(other, tiny_policy)
+    settings = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**settings, "model_type": "qwen3_moe"}))
+    with pytest.raises(CheckpointError, match="another architecture, qwen3_moe; .* is a deepseek_v2"):
+        check_alike(other, tiny_policy)

@@ -28,10 +28,11 @@ class HoldingEngine(FakeEngine):
         super().__init__(lambda prompt, draw: draw.choice(answers[key(prompt)]))
         self.held = 0
 
-    def load_weights(self, bundle: WeightBundle) -> SyncReport:
+    def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
         report = super().load_weights(bundle)
-        whole = "".join(f"{name} {bundle.digests[name]}\n" for name in sorted(bundle.digests))
-        self.held = int(hashlib.sha256(whole.encode()).hexdigest()[:12], 16)
+        if bundle.published is not None:
+            whole = "".join(f"{name} {bundle.published[name]}\n" for name in sorted(bundle.published))
+            self.held = int(hashlib.sha256(whole.encode()).hexdigest()[:12], 16)
         return report
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:

@@ -153,6 +153,19 @@ def test_kept_groups_come_back_whole(tmp_path):
     assert read_groups(tmp_path / "groups.jsonl") == [scored, make_scored([0.5], [1])]
 
 
+@pytest.mark.parametrize("ids", [bytes(range(12)), bytes(range(24))], ids=["one byte", "two bytes"])
+def test_kept_groups_come_back_with_the_experts_of_the_engine(tmp_path, ids: bytes):
+    """Of one completion, not of the other; the batch under replay is rebuilt from the file, to the byte."""
+    scored = make_scored([1.0, 0.0], [2, 3])
+    first, second = scored.group.completions
+    routed = replace(first, experts=RoutedExperts(shape=(3, 2, 2), ids=ids))
+    scored = replace(scored, group=replace(scored.group, completions=(routed, second)))
+    write_groups([scored], tmp_path / "groups.jsonl")
+    kept = read_groups(tmp_path / "groups.jsonl")
+    assert kept == [scored]
+    assert build(kept).experts == (routed.experts, None)
+
+
 def test_the_experts_an_engine_chose_ride_along_into_every_mini_batch():
     scored = [make_scored([1.0, 0.0], [2, 3]), make_scored([0.0, 1.0], [1, 2])]
     for n, one in enumerate(scored):

@@ -40,9 +40,11 @@ def test_an_algorithm_is_its_settings_and_survives_its_own_dump(name: str, tmp_p
 
 
 def test_what_is_said_explicitly_wins_over_the_algorithm():
-    config = GRPOConfig(algorithm="dapo", clip=(0.1, 0.1), kl={"coef": 0.001})
+    config = GRPOConfig(algorithm="dapo", clip=(0.1, 0.1), kl={"estimator": "k2"})
     assert (config.clip, config.loss_normalisation) == ((0.1, 0.1), "token")
-    assert (config.kl.coef, config.kl.estimator) == (0.001, "none")
+    assert (config.kl.estimator, config.max_generation_batches) == ("k2", 10)
+    below = GRPOConfig(algorithm="deepseek_v3_2", kl={"coef": 0.001})  # a key beside the one the algorithm sets
+    assert (below.kl.coef, below.kl.estimator) == (0.001, "unbiased")
 
 
 def test_the_default_is_deepseekmath():
@@ -60,6 +62,14 @@ def test_the_default_is_deepseekmath():
         ({"mini_batches": 17}, "mini_batches=17 cannot share 16 prompts"),
         ({"correction": {"kind": "tis", "band": [2.0, 0.5]}}, "0 <= low < high"),
         ({"correction": {"band": [0.0, 2.0]}}, "a band without a correction"),
+        ({"kl": {"estimator": "none", "reset_every": 100}}, "estimator: none holds none"),
+        ({"algorithm": "dapo", "kl": {"coef": 0.001}}, "multiplies no KL under estimator: none"),
+        ({"entropy": {"coef": 0.01, "step": 1e-3}}, "step move.* set target too"),
+        ({"entropy": {"max_coef": 0.1}}, "max_coef move.* set target too"),
+        ({"entropy": {"coef": 0.1, "target": 0.2}}, "raise max_coef"),
+        ({"advantage": "process", "overlong_buffer_tokens": 8}, "advantage: process takes its steps'"),
+        ({"moe": {"replay": "r2"}}, "there is one only"),
+        ({"loss": "cispo"}, r"write clip: \[0, 0.2\]"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(tree: dict[str, object], complaint: str):

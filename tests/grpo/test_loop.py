@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import replace
@@ -42,6 +42,10 @@ class FakeRollouts:
         self.seen.append(([t.id for t in tasks], sampling.seed))
         made = self.engine.generate([[0, 5]] * len(tasks), sampling)
         return [RolloutGroup(task=t, prompt_ids=(0, 5), completions=tuple(c)) for t, c in zip(tasks, made, strict=True)]
+
+    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
+        """Backwards: whoever relies on the order of arrival is seen."""
+        yield from reversed([*enumerate(self.generate(tasks, sampling))])
 
 
 class FakeRewards:
@@ -349,6 +353,29 @@ def trained_on(folder: Path) -> list[list[str]]:
     """Task ids by step, in the order of the samples."""
     files = sorted((folder / "samples").glob("*.parquet"))
     return [list(dict.fromkeys(parquet.read_table(file)["task_id"].to_pylist())) for file in files]
+
+
+def test_engines_rest_from_the_end_of_a_draw_until_the_sync(tmp_path: Path):
+    calls = list[str]()
+
+    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: (calls.append(name), work(*args))[1]
+
+    rollouts = FakeRollouts()
+    trainer = FakeTrainer(rollouts.engine)
+    record = RunRecord(tmp_path, 2, keep_last=2, save=trainer.save, say=lambda line: None)
+    rollouts.generate, trainer.step = noted("draw", rollouts.generate), noted("step", trainer.step)  # type: ignore[method-assign]
+    parts = loop.Parts(
+        tasks=TaskStream(TASKS, 0, 0),
+        rollouts=rollouts,
+        rewards=FakeRewards(),
+        trainer=trainer,
+        sync=noted("sync", trainer.sync),
+        rest=noted("rest", lambda: None),
+    )
+    loop.run(CONFIG.model_copy(update={"steps": 2}), SamplingConfig(max_completion_tokens=8), parts, record, seed=1)
+    record.close()
+    assert calls == ["sync", *["draw", "rest", "step", "sync"] * 2]
 
 
 @pytest.mark.parametrize("max_lag", [1, 3])

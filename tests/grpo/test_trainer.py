@@ -249,7 +249,11 @@ def weights_bytes(root: Path) -> int:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "gspo": {"loss": "gspo", "clip": (3e-4, 4e-4)},
-    "cispo, sequence mask": {"loss": "cispo", "correction": CorrectionConfig(kind="sequence_mask", band=(0.0, 1e9))},
+    "cispo, sequence mask": {
+        "loss": "cispo",
+        "clip": (0.0, 0.2),
+        "correction": CorrectionConfig(kind="sequence_mask", band=(0.0, 1e9)),
+    },
     "icepop, unbiased KL": {
         "correction": CorrectionConfig(kind="icepop", band=(0.0, 2.0), off_policy_threshold=0.1),
         "kl": KLConfig(estimator="unbiased", coef=0.1),
@@ -401,6 +405,27 @@ def test_a_loss_that_is_no_number_in_a_later_micro_batch_stops_before_the_optimi
         trainer.step(make_batch(trainer, (1.0, -1.0, 0.5, float("nan"))))
     assert all(torch.equal(before[n], p) for n, p in trainer.model.named_parameters())
     assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3])
+def test_a_later_update_that_cannot_be_made_says_how_many_were(tiny_policy: Path, bad: int):
+    """Two mini-batches, twice: whichever of the four fails, the count is the optimizer's own."""
+    trainer = make_trainer(tiny_policy, mini_batches=2, updates_per_rollout=2)
+    batch = replace(make_batch(trainer), mini_batches=(0, 0, 1, 1))
+    step, calls = trainer.optimizer.step, []
+
+    def spoil(*args: Any, **kwargs: Any) -> None:
+        step(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == bad:  # weights that blow up in this update show in the loss of the next
+            with torch.no_grad():
+                next(trainer.model.parameters()).fill_(float("nan"))
+
+    trainer.optimizer.step = spoil  # type: ignore[method-assign]
+    with pytest.raises(TrainingDiverged, match=f"the optimizer had made {bad} of this batch's 4 updates") as seen:
+        trainer.step(batch)
+    assert "did not step" not in str(seen.value) and "\n" not in str(seen.value)
+    assert max(s["step"] for s in trainer.optimizer.state.values()) == len(calls) == bad
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

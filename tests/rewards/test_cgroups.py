@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from assay.errors import InfraFailure
 from rewards.sandbox.base import MIB, PYTHON_FLAGS, Job, KilledBy, Limits
-from rewards.sandbox.cgroups import CONTROLLERS, FILES, PREFIX, Cgroups, Group, Places, find
+from rewards.sandbox.cgroups import CONTROLLERS, FILES, PREFIX, Cgroups, Group, Places, find, namespace
 from rewards.sandbox.local import LocalSandbox
 
 pytestmark = pytest.mark.sandbox
@@ -31,7 +32,7 @@ def python(code: str, **limits) -> Job:
 
 def ours(pid: int) -> list[Path]:
     assert HERE is not None
-    return [path for folder in HERE.places.distinct for path in folder.glob(f"{PREFIX}{pid}-*")]
+    return [path for folder in HERE.places.distinct for path in folder.glob(f"{PREFIX}{namespace()}-{pid}-*")]
 
 
 @pytest.fixture
@@ -227,10 +228,27 @@ def _joined(pid: int) -> bool:
 
 def test_the_sweep_takes_only_what_is_named_after_the_gone(tmp_path):
     groups = Cgroups(Places(2, dict.fromkeys(CONTROLLERS, tmp_path)))
-    for name in ("assay-1-0-0", "assay-999999999-5-0", f"{groups._owner}-7", "assay-x", "assay-a-b-c", "user.slice"):
+    here = f"assay-{namespace()}"
+    gone = {f"{here}-1-0-0", f"{here}-999999999-5-0"}  # process 1 did not start at 0
+    stay = {f"{groups._owner}-7", "assay-7-1-0-0", "assay-7-999999999-5-0", "assay-x", "assay-a-b-c-d", "user.slice"}
+    for name in (*gone, *stay, f"{here}-x-0-0"):
         (tmp_path / name).mkdir()
-    assert groups.sweep() == 2  # process 1 did not start at 0
-    assert {p.name for p in tmp_path.iterdir()} == {f"{groups._owner}-7", "assay-x", "assay-a-b-c", "user.slice"}
+    assert groups.sweep() == 2
+    assert {p.name for p in tmp_path.iterdir()} == {*stay, f"{here}-x-0-0"}
+
+
+@needs_groups
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="root alone may leave its PID namespace")
+@pytest.mark.parametrize("proc", [["--mount-proc"], []], ids=["its own proc", "the proc of this one"])
+def test_what_another_pid_namespace_sweeps_is_not_ours(proc):
+    """A group just made is empty, so the kernel would let anybody remove it; its owner's number is not seen there."""
+    code = "import os\nfrom rewards.sandbox.cgroups import Cgroups\nprint(os.getpid(), Cgroups.here().sweep())"
+    with HERE.box(memory_bytes=1 << 30, processes=64) as header:
+        there = ["unshare", "--pid", "--fork", *proc, sys.executable, "-c", code]
+        said = subprocess.run(there, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+        assert said.stdout == "1 0\n", said.stderr
+        assert all((folder / header["name"]).is_dir() for folder in HERE.places.distinct)
+    assert ours(os.getpid()) == []
 
 
 # Where there are none

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from assay.errors import DataError, InfraFailure
 from assay.types import Verdict
 from rewards.records import read_report, verdicts
-from rewards.sandbox.base import Limits
+from rewards.sandbox.base import Limits, RunResult
 from rewards.sandbox.fake import FakeSandbox, ended
-from rewards.verifiers.base import Bench
+from rewards.verifiers.base import NOT_RUN, START_CPU_S, Bench
 from rewards.verifiers.function import FunctionVerifier
 
 ALL_C = """
@@ -50,7 +52,7 @@ def test_c_integers_come_back_exactly(returned, function_task, bench):
 def test_a_c_bool_is_0_or_1(function_task, bench):
     task = function_task("c", {"x": "int"}, "bool", [([1], True), ([0], False)])
     assert FunctionVerifier().judge(task, "int f(int x) { return x == 1; }", bench).verdict is Verdict.AC
-    judged = FunctionVerifier().judge(task, "int f(int x) { return x * 4; }", bench)
+    judged = FunctionVerifier().judge(task, "int f(int x) { return x * 4; }", replace(bench, stop_on_failure=False))
     assert [test.verdict for test in judged.tests] == [Verdict.WA, Verdict.AC]
     assert "0 or 1" in judged.detail
 
@@ -78,10 +80,11 @@ def test_python_types_are_exact(returns, expected, right, wrong, function_task, 
 def test_each_test_has_its_own_verdict_and_the_first_failure_is_the_program_s(function_task, bench):
     task = function_task("python", {"x": "int"}, "int", [([n], n) for n in range(5)])
     program = "import os\ndef f(x): return {0: 0, 1: 9, 2: 2}[x] if x < 4 else os._exit(0)"
-    judged = FunctionVerifier().judge(task, program, bench)
-    assert [test.verdict for test in judged.tests] == ["AC", "WA", "AC", "RE", "RE"]
-    assert judged.verdict is Verdict.WA and judged.detail == "test 1: another value"
-    assert judged.isolation.startswith("local:")
+    for isolate in ("test", "task"):
+        judged = FunctionVerifier().judge(task, program, replace(bench, isolate=isolate, stop_on_failure=False))
+        assert [test.verdict for test in judged.tests] == ["AC", "WA", "AC", "RE", "RE"]
+        assert judged.verdict is Verdict.WA and judged.detail == "test 1: another value"
+        assert judged.isolation.startswith("local:")
 
 
 @pytest.mark.sandbox
@@ -104,8 +107,11 @@ def test_a_time_out_ends_the_tests_only_when_nothing_can_be_earned_by_the_rest(f
     task = function_task("python", {"x": "int"}, "int", [([0], 0), ([1], 1)], limits={"cpu_s": 0.2, "wall_s": 1})
     program = "def f(x):\n  while x == 0: pass\n  return x"
     for stop, expected in ((True, ["TLE", "TLE"]), (False, ["TLE", "AC"])):
-        bench = Bench(sandbox=sandbox, limits=Limits(), stop_on_timeout=stop)
-        assert [t.verdict for t in FunctionVerifier().judge(task, program, bench).tests] == expected
+        for isolate in ("test", "task"):
+            bench = Bench(
+                sandbox=sandbox, limits=Limits(), stop_on_timeout=stop, stop_on_failure=False, isolate=isolate
+            )
+            assert [t.verdict for t in FunctionVerifier().judge(task, program, bench).tests] == expected
 
 
 @pytest.mark.sandbox
@@ -151,7 +157,7 @@ def test_records_that_cannot_be_judged_by_are_refused_at_load(change, complaint,
 
 
 def bench_that_says(stdout: bytes, **rest) -> Bench:
-    return Bench(sandbox=FakeSandbox([ended(stdout, **rest)]), limits=Limits())
+    return Bench(sandbox=FakeSandbox([ended(stdout, **rest)]), limits=Limits(), isolate="task")
 
 
 READY = b"-2 0 0 0 0 0 0\n"
@@ -195,5 +201,126 @@ def test_a_report_of_nothing_gives_no_verdict_for_free():
 def test_a_driver_s_own_work_for_many_tests_is_no_answer_s_time(function_task, bench):
     """Starting and ending 400 tests takes the driver more than the tenth of a second one of them may use."""
     task = function_task("python", {"x": "int"}, "int", [([n], n + 1) for n in range(400)], limits={"cpu_s": 0.1})
-    judged = FunctionVerifier().judge(task, "def f(x): return x + 1", bench)
+    judged = FunctionVerifier().judge(task, "def f(x): return x + 1", replace(bench, isolate="task"))
     assert judged.verdict is Verdict.AC, judged.detail
+
+
+# A box for each test
+
+
+def claims(value: int) -> RunResult:
+    return ended(READY + b'0 0 0 5 6 7 10\nV["i","%d"]' % value)
+
+
+def test_tests_with_a_box_each_end_with_the_first_that_fails_unless_every_one_counts(function_task):
+    task = function_task("python", {"x": "int"}, "int", [([n], n) for n in range(4)])
+    for stop, jobs, expected in ((True, 2, ["AC", "WA", "WA", "WA"]), (False, 4, ["AC", "WA", "AC", "AC"])):
+        sandbox = FakeSandbox([claims(0), claims(7), claims(2), claims(3)])
+        judged = FunctionVerifier().judge(
+            task, "def f(x): return x", Bench(sandbox=sandbox, limits=Limits(), stop_on_failure=stop)
+        )
+        assert [test.verdict for test in judged.tests] == expected and judged.verdict is Verdict.WA
+        assert len(sandbox.jobs) == jobs
+        assert [test.detail.startswith(NOT_RUN) for test in judged.tests] == [False, False, stop, stop]
+    assert [job.limits.cpu_s for job in sandbox.jobs] == [START_CPU_S + Limits().cpu_s] * 4
+
+
+def test_a_box_is_given_the_arguments_of_its_own_test_only(function_task):
+    task = function_task("python", {"x": "int"}, "int", [([1000 + n], n) for n in range(3)])
+    sandbox = FakeSandbox([claims(0), claims(1), claims(2)])
+    assert FunctionVerifier().judge(task, "", Bench(sandbox=sandbox, limits=Limits())).verdict is Verdict.AC
+    assert [[b"100%d" % n in job.stdin for n in range(3)] for job in sandbox.jobs] == [
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+    ]
+
+
+def test_only_the_first_box_says_that_there_is_no_program(function_task):
+    task = function_task("python", {"x": "int"}, "int", [([0], 0), ([1], 1)])
+    refused = ended(READY + b'-1 0 0 0 0 0 4\nC"no"')
+    for answers, expected in (([refused], ["CE", "CE"]), ([claims(0), refused], ["AC", "RE"])):
+        bench = Bench(sandbox=FakeSandbox(answers), limits=Limits())
+        assert [test.verdict for test in FunctionVerifier().judge(task, "", bench).tests] == expected
+
+
+@pytest.mark.sandbox
+def test_an_answer_is_compiled_once_however_many_boxes_it_runs_in(function_task, sandbox):
+    seen = []
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(sandbox, name)
+
+        def run(self, job):
+            seen.append(job.collect)
+            return sandbox.run(job)
+
+    task = function_task("c", {"x": "int"}, "int", [([n], n) for n in range(5)])
+    bench = Bench(sandbox=Counting(), limits=Limits())
+    assert FunctionVerifier().judge(task, "int f(int x) { return x; }", bench).verdict is Verdict.AC
+    assert sum(map(bool, seen)) == 2 and len(seen) == 2 + 5  # the driver, the answer
+
+
+#: Each returns 2 when called first and 6 when called again, if it can tell.
+LEAVES = {
+    "a file": """
+import os
+def f(x):
+    seen = os.path.exists("seen")
+    open("seen", "w").close()
+    return 6 if seen else 2
+""",
+    "a process number": "import os\ndef f(x): return {3: 2, 4: 6}.get(os.getpid(), 0)",
+    "a semaphore": """
+import ctypes
+def f(x):
+    libc = ctypes.CDLL(None)
+    seen = libc.semget(0x7777, 1, 0) >= 0
+    libc.semget(0x7777, 1, 0o1600)
+    return 6 if seen else 2
+""",
+    "a dead process": """
+import os, time
+def f(x):
+    ours = (1, os.getpid(), os.getppid())
+    others = [name for name in os.listdir("/proc") if name.isdigit() and int(name) not in ours]
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(9)
+        os._exit(0)
+    os.wait()
+    return 6 if others else 2
+""",
+}
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("leaves", LEAVES)
+def test_what_a_test_leaves_is_gone_with_its_box_and_only_then(leaves, function_task, bench):
+    task = function_task("python", {"x": "int"}, "int", [([1], 2), ([5], 6)])
+    verdicts_of = {
+        isolate: FunctionVerifier().judge(task, LEAVES[leaves], replace(bench, isolate=isolate)).verdict
+        for isolate in ("test", "task")
+    }
+    assert verdicts_of == {"test": Verdict.WA, "task": Verdict.AC}
+
+
+@pytest.mark.sandbox
+def test_time_of_processes_that_nobody_waited_for_is_their_test_s(function_task, bench):
+    task = function_task("python", {"x": "int"}, "int", [([0], 0), ([1], 1), ([2], 2)], limits={"cpu_s": 0.2})
+    program = """
+import os, signal, time
+def f(x):
+    if x == 1:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        if os.fork() == 0:
+            while time.process_time() < 0.6: pass
+            os._exit(0)
+        time.sleep(0.9)
+    return x
+"""
+    judged = FunctionVerifier().judge(task, program, replace(bench, stop_on_failure=False, stop_on_timeout=False))
+    assert [test.verdict for test in judged.tests] == ["AC", "TLE", "AC"], judged
+    assert "nobody waited for" in judged.tests[1].detail

@@ -106,19 +106,29 @@ def test_partial_credit_is_the_share_of_tests(task):
     assert (result.verdict, result.reward) == (Verdict.WA, 0.5)
 
 
+@pytest.mark.parametrize(("isolate", "boxes"), [("test", 2), ("task", 1)])
+def test_the_configuration_says_how_many_boxes_a_task_takes(isolate, boxes, task):
+    answers = {1: [record(0, 2), record(0, 6)], 0: [record(0, 2) + record(1, 6)]}[boxes - 1]
+    fake = FakeSandbox([ended(READY + answer) for answer in answers])
+    (result,) = Scorer(RewardsConfig(isolate=isolate), fake).score_group(group_of(task, fenced("f")))
+    assert result.reward == 1.0 and len(fake.jobs) == boxes
+
+
 def test_equal_programs_run_once(task):
     fake = FakeSandbox([ended(READY + record(0, 2) + record(1, 6))])
-    results = Scorer(RewardsConfig(), fake).score_group(group_of(task, *[fenced("def f(x): return x + 1")] * 5))
+    config = RewardsConfig(isolate="task")
+    results = Scorer(config, fake).score_group(group_of(task, *[fenced("def f(x): return x + 1")] * 5))
     assert [r.reward for r in results] == [1.0] * 5 and len(fake.jobs) == 1
 
 
 def test_a_harness_failure_is_retried_once_and_then_masked(task):
     good = ended(READY + record(0, 2) + record(1, 6))
     fake = FakeSandbox([InfraFailure("box 1 died"), good])
-    (result,) = Scorer(RewardsConfig(), fake).score_group(group_of(task, fenced("f = 1")))
+    config = RewardsConfig(isolate="task")
+    (result,) = Scorer(config, fake).score_group(group_of(task, fenced("f = 1")))
     assert (result.verdict, result.reward, len(fake.jobs)) == (Verdict.AC, 1.0, 2)
     fake = FakeSandbox([InfraFailure("box 1 died"), InfraFailure("box 2 died"), good])
-    scorer = Scorer(RewardsConfig(), fake)
+    scorer = Scorer(config, fake)
     (result,) = scorer.score_group(group_of(task, fenced("f = 1")))
     assert (result.verdict, result.reward, result.detail) == (Verdict.INFRA, None, "box 2 died")
     (again,) = scorer.score_group(group_of(task, fenced("f = 1")))
@@ -135,7 +145,8 @@ def test_a_compiler_that_did_not_end_in_time_is_tried_once_more(function_task):
 
     good = ended(READY + record(0, 2) + record(1, 6))
     fake = FakeSandbox([built, waits, built, good])
-    (result,) = Scorer(RewardsConfig(), fake).score_group(group_of(task, fenced("int f(int x);", "c")))
+    config = RewardsConfig(isolate="task")
+    (result,) = Scorer(config, fake).score_group(group_of(task, fenced("int f(int x);", "c")))
     assert (result.verdict, len(fake.jobs)) == (Verdict.AC, 4)
     (result,) = Scorer(RewardsConfig(), FakeSandbox([built, waits])).score_group(
         group_of(task, fenced("int f(int x);", "c"))
@@ -273,6 +284,7 @@ def test_check_tasks_names_every_disagreement_and_its_cause(function_task, asser
         ({"sandbox": {"cpus": 1}}, "unknown key 'sandbox.cpus'; did you mean 'cpu_s'"),
         ({"mix_weights": {"compiler": 0, "rm": 0}}, "not both be 0"),
         ({"workers": 0}, "workers=0"),
+        ({"isolate": "box"}, "isolate='box'"),
     ],
 )
 def test_configuration_complaints_name_the_key_and_the_remedy(tree, complaint):

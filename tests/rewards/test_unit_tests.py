@@ -13,10 +13,9 @@ from rewards.bench import Bench
 from rewards.languages import find
 from rewards.sandbox.base import MIB, Limits
 from rewards.verifiers.asserts import COMPARED_INSIDE
-from rewards.verifiers.base import Judged
+from rewards.verifiers.base import NOT_RUN, Judged
 from rewards.verifiers.harness_row import macros
 from rewards.verifiers.harnesses import HARNESSES
-from rewards.verifiers.stdio import NOT_RUN
 from rewards.verifiers.unit_tests import UnitTestsVerifier, assemble, harness_of, read
 
 LIMITS = Limits(cpu_s=3, wall_s=15, memory_bytes=1024 * MIB)
@@ -620,6 +619,11 @@ JAVA_MAIN = "public static void main(String[] a) { assert(Problem.f(1) == 2); } 
         ),
         ("class Problem { static void main(String[] a) { } }", f"class Tests {{ {JAVA_MAIN}", "Tests"),
         ("class Problem { } class Main { }", f"class Outer {{ static class In {{ {JAVA_MAIN} }}", "Outer.In"),
+        (
+            'class Problem { String s = """\n  a \\""" " } class Other {\n  """; static int f(int x) { return 2; }',
+            JAVA_MAIN,
+            "Problem",
+        ),
     ],
 )
 def test_the_main_that_runs_is_the_one_of_the_tests(answer: str, tests: str, owner: str):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rewards.languages import LANGUAGES
+from rewards.sandbox.image import record_sums, with_sums
 from rewards.sandbox.unpack import main
 
 
@@ -79,3 +82,47 @@ def test_an_archive_that_ends_early_is_left_out(tools: Path, tmp_path: Path, nam
     assert main([str(tmp_path / "root"), url, "/usr/local/tool"]) == 0
     assert "left out" in capsys.readouterr().out
     assert not (tmp_path / "root/usr/local/tool").exists()
+
+
+# Sums
+
+
+def test_an_archive_with_another_sum_is_left_out_and_one_with_its_own_is_not(tools: Path, tmp_path: Path, capsys):
+    url = packed(tools, tmp_path / "t.tar.gz", around=True)
+    right = hashlib.sha256((tmp_path / "t.tar.gz").read_bytes()).hexdigest()
+    wrong = "0" * 64
+    pairs = [f"{url}#sha256={wrong}", "/usr/local/wrong", f"{url}#sha256={right}", "/usr/local/right"]
+    assert main([str(tmp_path / "root"), *pairs]) == 0
+    assert [path.name for path in (tmp_path / "root/usr/local").iterdir()] == ["right"]
+    left_out, unpacked = capsys.readouterr().out.splitlines()
+    assert f"its sha256 is {right}, not {wrong}" in left_out
+    assert unpacked == f"/usr/local/right: unpacked {url} sha256={right}"
+
+
+def test_what_the_first_build_got_is_what_later_ones_must_get(tools: Path, tmp_path: Path, capsys):
+    file, archive = tmp_path / "data" / "archives.sha256", tmp_path / "t.tar.gz"
+    url = packed(tools, archive, around=True)
+    archives = (url, "/usr/local/tool")
+
+    def build() -> list[str]:
+        main([str(tmp_path / "root"), *with_sums(archives, file)])
+        return capsys.readouterr().out.splitlines()
+
+    assert record_sums([*build(), "noise"], with_sums(archives, file), file) == [url]
+    assert file.read_text() == f"{hashlib.sha256(archive.read_bytes()).hexdigest()}  {url}\n"
+    assert record_sums(build(), with_sums(archives, file), file) == [] and len(file.read_text().splitlines()) == 1
+    (tools / "README").write_text("another")
+    packed(tools, archive, around=True)
+    assert "left out" in build()[0] and record_sums(build(), with_sums(archives, file), file) == []
+    file.write_text("")
+    assert "unpacked" in build()[0]
+
+
+def test_sums_in_the_table_are_sums_and_are_not_replaced_by_recorded_ones(tmp_path: Path):
+    rows = [row for row in LANGUAGES.values() if row.archive]
+    assert all(re.fullmatch(r"[0-9a-f]{64}", row.sha256) for row in rows if row.sha256)
+    assert {"zig", "julia", "dart", "powershell"} <= {row.name for row in rows if row.sha256}
+    (tmp_path / "sums").write_text("".join(f"{'0' * 64}  {row.archive.split()[0]}\n" for row in rows))
+    for row in rows:
+        address, place = with_sums(row.download, tmp_path / "sums")
+        assert address.endswith(f"#sha256={row.sha256 or '0' * 64}") and place == row.download[1]

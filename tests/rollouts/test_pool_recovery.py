@@ -141,3 +141,50 @@ def test_a_closed_pool_starts_no_engine_in_place_of_one_that_dies():
     with pytest.raises(InfraFailure, match="died during generate"):
         pool._on(0, lambda engine: engine.generate([[0]], DRAW))
     assert isinstance(pool._engines[0], Mortal) and pool._engines[0] is not heirs[0]
+
+
+class Diary(FakeEngine):
+    """Writes down what it is asked for; with a name, dies on that."""
+
+    def __init__(self, deadly: str = "") -> None:
+        super().__init__(lambda prompt, draw: [draw.randrange(3, 99)])
+        self.calls, self.deadly = list[str](), deadly
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("generate", "load_weights", "score", "sleep", "wake_up"):
+            self.calls.append(name)
+            if name == self.deadly:
+                raise InfraFailure(f"an engine died during {name}")
+        return super().__getattribute__(name)
+
+
+def test_engines_that_sleep_are_woken_by_the_next_sync_and_answer_after_its_proof():
+    engines = [Diary(), Diary()]
+    pool = make_pool(engines)
+    pool.sync(bundle(7), PROBE)
+    first = ids(pool)
+    pool.sleep()
+    with pytest.raises(WeightMismatch, match="slept, and what it held is gone"):
+        ids(pool)
+    pool.sync(bundle(8), PROBE)
+    assert ids(pool) == first  # drawn by prompt and seed alone, here
+    pool.sync(bundle(9), PROBE)  # awake: nobody is woken
+    for engine in engines:
+        assert engine.calls == [
+            *("load_weights", "score", "generate", "sleep", "generate"),
+            *("wake_up", "load_weights", "score", "generate", "load_weights", "score"),
+        ]
+
+
+@pytest.mark.parametrize("deadly", ["sleep", "wake_up"])
+def test_an_engine_that_dies_falling_asleep_or_waking_up_leaves_an_heir_with_the_weights(deadly: str):
+    heir = Diary()
+    pool = make_pool([Diary(deadly), Diary()], [heir])
+    pool.sync(bundle(7), PROBE)
+    first = ids(pool)
+    pool.sleep()
+    pool.sync(bundle(8), PROBE)
+    assert ids(pool) == first and len(pool.recoveries) == 1
+    proof = ["load_weights", "score"]
+    fallen_asleep = [*proof, "sleep", "wake_up"] if deadly == "sleep" else []
+    assert heir.calls == [*fallen_asleep, *proof, "generate"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import rollouts.loading
 from assay.errors import WeightMismatch
 from assay.policy import load_policy, load_tokenizer
 from assay.types import FinishReason
@@ -119,7 +120,7 @@ def test_a_broken_delivery_stops_at_the_same_sync_and_names_the_tensor(
     engine: Any, model: Any, monkeypatch: pytest.MonkeyPatch, breakage: Callable[..., Any], named: str
 ):
     perturb(model, 11)
-    monkeypatch.setattr(engine, "_deliver", breakage)
+    monkeypatch.setattr(rollouts.loading, "deliver", breakage)
     with pytest.raises(WeightMismatch, match=named):
         engine.load_weights(publish(checkpoint_state(model), 11))
 
@@ -133,16 +134,14 @@ def test_an_update_that_is_never_delivered_is_caught(engine: Any, model: Any, mo
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1 + 1e-4)
-    monkeypatch.setattr(engine, "_deliver", lambda state: iter(old.items()))
+    monkeypatch.setattr(rollouts.loading, "deliver", lambda state: iter(old.items()))
     with pytest.raises(WeightMismatch, match="version 13"):
         engine.load_weights(publish(checkpoint_state(model), 13))
 
 
 def test_vllms_own_stale_expert_packing_is_caught(engine: Any, model: Any, monkeypatch: pytest.MonkeyPatch):
     """vLLM 0.32 on a CPU leaves experts un-packed after the first reload; without our remedy the proof must see it."""
-    import rollouts.vllm
-
-    monkeypatch.setattr(rollouts.vllm, "_forget_moe_kernels", lambda model: None)
+    monkeypatch.setattr(rollouts.loading, "forget_moe_kernels", lambda model: None)
     perturb(model, 14)
     with pytest.raises(WeightMismatch, match=r"mlp\.experts\.\d"):
         engine.load_weights(publish(checkpoint_state(model), 14))

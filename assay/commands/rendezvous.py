@@ -1,0 +1,99 @@
+"""How the ranks a launcher started find each other: torch's process group, and a connection to rank 0 for each.
+
+The group is Accelerate's to make, from the variables that torchrun and `accelerate launch` set. What rank 0 says over
+it lets the others connect: a port, and a key that whoever else reaches the port does not know.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from typing import Any
+
+from assay.errors import EnvironmentProblem
+
+CONNECT_S = 60.0
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+BEGINNINGS = ("GROUP_", "ROLE_", "TORCHELASTIC_")  #: of torchrun's others
+
+
+@contextmanager
+def without_launcher() -> Iterator[None]:
+    """What a launcher told this process about its rank is none of its children's: they would take it for theirs."""
+    told = {name: os.environ.pop(name) for name in list(os.environ) if name in VARIABLES or name.startswith(BEGINNINGS)}
+    try:
+        yield
+    finally:
+        os.environ.update(told)
+
+
+def meet(timeout_s: float) -> tuple[str, str, list[tuple[str, Connection]]]:
+    """Names of this rank and of rank 0, and the connections: rank 0 has one to each other, by rank, they one to it.
+
+    `timeout_s` bounds this and every collective operation of the group. Raises EnvironmentProblem.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+    from torch.distributed import broadcast_object_list
+
+    try:
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(seconds=timeout_s))
+    except (RuntimeError, ValueError) as error:
+        whole = f"rank {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}"
+        raise EnvironmentProblem(f"{whole}: the ranks did not find each other: {first_line(error)}") from None
+    own = f"rank {state.process_index} ({socket.gethostname()}, pid {os.getpid()})"
+    one_node = os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE")
+    door: list[Any] = [None]
+    if state.process_index == 0:
+        listening = socket.create_server(("127.0.0.1" if one_node else "", 0))
+        door = [(listening.getsockname()[1], secrets.token_bytes(32), own)]
+    broadcast_object_list(door, src=0)
+    port, key, first = door[0]
+    if state.process_index == 0:
+        return own, own, _admit(listening, key, state.num_processes - 1)
+    sock = socket.create_connection(("127.0.0.1" if one_node else os.environ["MASTER_ADDR"], port), CONNECT_S)
+    sock.sendall(key)
+    connection = _lasting(sock)
+    connection.send((state.process_index, own))
+    return own, first, [(first, connection)]
+
+
+def _admit(listening: socket.socket, key: bytes, count: int) -> list[tuple[str, Connection]]:
+    """The connections of the other ranks, which know the key."""
+    found: dict[int, tuple[str, Connection]] = {}
+    listening.settimeout(CONNECT_S)
+    while len(found) < count:
+        try:
+            sock, _ = listening.accept()
+            sock.settimeout(CONNECT_S)
+            knows = hmac.compare_digest(sock.recv(len(key), socket.MSG_WAITALL), key)
+        except OSError as error:
+            raise EnvironmentProblem(f"{len(found)} of {count} other ranks reached rank 0: {error}") from None
+        if not knows:
+            sock.close()
+            continue
+        connection = _lasting(sock)
+        rank, name = connection.recv()
+        found[rank] = (name, connection)
+    listening.close()
+    return [found[rank] for rank in sorted(found)]
+
+
+def _lasting(sock: socket.socket) -> Connection:
+    """Open as long as both ends live, and not much longer where a machine vanished without a word."""
+    sock.settimeout(None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Connection(sock.detach())
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

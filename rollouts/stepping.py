@@ -1,0 +1,136 @@
+"""vLLM one step at a time, so that a prompt's completions are handed on when they are whole, not when all are.
+
+streamed    for one caller: the same requests, order and batches as `LLM.generate`, hence the same bits
+Stepper     for several callers at once, in one thread that has the engine to itself
+
+Weights may change between two steps of a Stepper (`rollouts.engine.update_in_flight`). What is under way then goes on:
+its further tokens come from the new weights, but attend to keys and values that the old ones computed, so they are
+samples of neither version. Their log-probabilities are recorded as the engine computed them, which is what a correction
+for off-policy tokens needs, and vLLM says which tokens came from which version (`spans`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from assay.errors import InfraFailure, boundary
+
+Answer = TypeVar("Answer")
+Arrived = SimpleQueue[tuple[int, Any] | InfraFailure]
+
+
+def streamed(llm: Any, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """(index of the prompt, vLLM's output for it), each as soon as it is whole."""
+    with boundary("vLLM generate"):
+        waiting = {_outside(name): i for i, name in enumerate(_enqueue(llm, prompts, params))}
+    while waiting:
+        with boundary("vLLM generate"):
+            outputs = llm.llm_engine.step()
+        for output in outputs:
+            if output.finished and output.request_id in waiting:
+                yield waiting.pop(output.request_id), output
+
+
+class Stepper:
+    """Steps an engine for as long as anybody waits for something.
+
+    Requests are taken in, and other work on the engine is done, between two steps and in their order: its thread has
+    a queue, and every step goes to the end of it.
+    """
+
+    def __init__(self, llm: Any) -> None:
+        self._llm, self._thread = llm, ThreadPoolExecutor(1, thread_name_prefix="vllm-step")
+        # of the engine's thread alone:
+        self._waiting: dict[str, tuple[int, Arrived]] = {}
+        self._held = self._chained = False  # no step may be made; one is in the thread's queue
+
+    def between(self, work: Callable[[], Answer]) -> Answer:
+        """Do `work` on the engine between two steps. What is under way stays as it is."""
+        return self._thread.submit(work).result()
+
+    def hold(self) -> None:
+        """No step from here on, until `go_on` or `abandon`. What comes meanwhile waits."""
+        self.between(lambda: setattr(self, "_held", True))
+
+    def go_on(self) -> None:
+        """Step again."""
+
+        def release() -> None:
+            self._held = False
+            self._next()
+
+        self.between(release)
+
+    def abandon(self, why: str) -> None:
+        """Nobody shall wait any longer: InfraFailure for all who do."""
+        self.between(lambda: self._fail(InfraFailure(why)))
+
+    def stream(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[Any], priority: int = 0
+    ) -> Iterator[tuple[int, Any]]:
+        """As `streamed`, beside whoever else asks; the lower priority number first, where the engine knows any."""
+        arrived: Arrived = SimpleQueue()
+        self.between(lambda: self._take_in(prompts, params, arrived, priority))
+        for _ in prompts:
+            item = arrived.get()
+            if isinstance(item, InfraFailure):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # -- in the engine's thread ------------------------------------------------------------------------------------
+
+    def _take_in(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[Any], arrived: Arrived, priority: int
+    ) -> None:
+        with boundary("vLLM generate"):
+            names = _enqueue(self._llm, prompts, params, priority)
+        self._waiting |= {_outside(name): (i, arrived) for i, name in enumerate(names)}
+        self._next()
+
+    def _next(self) -> None:
+        if self._waiting and not self._held and not self._chained:
+            self._chained = True
+            self._thread.submit(self._step)
+
+    def _fail(self, failure: InfraFailure) -> None:
+        for _, arrived in self._waiting.values():
+            arrived.put(failure)
+        self._waiting.clear()
+
+    def _step(self) -> None:
+        self._chained = False
+        if self._held:
+            return
+        try:
+            with boundary("vLLM generate"):
+                outputs = self._llm.llm_engine.step()
+        except InfraFailure as failure:
+            self._fail(failure)
+            return
+        for output in outputs:
+            if output.finished and output.request_id in self._waiting:
+                i, arrived = self._waiting.pop(output.request_id)
+                arrived.put((i, output))
+        self._next()
+
+
+def spans(versions: Sequence[Any] | None) -> tuple[tuple[int, int], ...]:
+    """(version, tokens) of vLLM's own account of a completion; -1 where weights were never synced."""
+    return tuple((-1 if s.version == "default" else int(s.version), s.end - s.start) for s in versions or ())
+
+
+def _enqueue(llm: Any, prompts: Sequence[Sequence[int]], params: Sequence[Any], priority: int = 0) -> list[str]:
+    asked = [{"prompt_token_ids": list(p)} for p in prompts]
+    names: list[str] = llm.enqueue(asked, list(params), priority=priority, use_tqdm=False)
+    return names
+
+
+def _outside(name: str) -> str:
+    """Inside, vLLM calls a request by its own name with a suffix: "7" is "7-0a1b2c3d"."""
+    return name.rpartition("-")[0]
