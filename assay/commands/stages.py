@@ -114,13 +114,6 @@ def _sft(config: SFTConfig, base: Path | str, demonstrations: Path, out: Path, *
     return train_sft(config, base, read_dialogues(demonstrations), out, dtype="float32", **here)
 
 
-def _sft(config: SFTConfig, base: Path | str, demonstrations: Path, out: Path, dtype: Dtype, **here: Any) -> Any:
-    from sft.data import read_dialogues
-    from sft.train import train_sft
-
-    return train_sft(config, base, read_dialogues(demonstrations), out, dtype=dtype, **here)
-
-
 def _before_the_next(stop: Stopping) -> None:
     """A stage that was asked to stop in its last step is whole, and nothing follows it."""
     if stop.asked:

@@ -46,6 +46,9 @@ class InProcess:
             for g in groups
         ]
 
+    def rest(self) -> None:
+        """Nothing to give back."""
+
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         self.engine.version, self.synced = trainer.version, self.synced + 1
         return {}
@@ -134,7 +137,8 @@ class OnVLLM(InProcess):
         ]
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
-        reports, difference = self.rollouts.sync(trainer.publish(), trainer.probe(self.probe))
+        published = trainer.publication(EngineConfig(), keep=True)
+        reports, difference = self.rollouts.sync(published, trainer.probe(self.probe))
         assert [report.version for report in reports] == [trainer.version]
         return {"weights/probe_max_abs": difference}
 
