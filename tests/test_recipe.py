@@ -170,38 +170,3 @@ def test_checkpoints_report_and_evaluations(run: Path):
     assert 0 <= facts["heldout_accuracy"] <= 1
     page = (run / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
-
-
-@pytest.mark.slow
-def test_ahead_of_training_every_step_proves_its_weights_and_says_how_old_its_rollouts_are(run: Path, tmp_path: Path):
-    """The same chain's GRPO with rollouts drawn one step ahead, on an engine that is busy while the trainer is."""
-    config = {key: value for key, value in CONFIG.items() if key not in ("sft", "preferences", "reward_model")}
-    config |= {
-        "run_dir": str(tmp_path / "ahead"),
-        "policy": {"path": str(run / "sft" / "policy")},
-        "tasks": {"train": {"path": str(run / "data" / "train.jsonl")}},
-        "reward_model_path": str(run / "reward_model"),
-        "grpo": {**CONFIG["grpo"], "steps": 6, "max_lag": 1, "eval_every": 0},
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    done = subprocess.run(
-        command("grpo", str(path)), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    rows = [json.loads(line) for line in (tmp_path / "ahead" / "grpo" / "metrics.jsonl").read_text().splitlines()]
-    samples = read_samples(tmp_path / "ahead" / "grpo" / "samples")
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6] and is_complete(tmp_path / "ahead" / "grpo" / "policy")
-    oldest = []
-    for row in rows:
-        assert undocumented(row) == []
-        assert row["weights/probe_max_abs"] < 1e-4
-        assert {"time/wait_s", "time/rollout_s", "time/sync_s"} <= row.keys()
-        ages = [row["step"] - 1 - s["policy_version_min"] for s in samples if s["step"] == row["step"]]
-        oldest.append(max(ages))
-        assert row["lag/max"] == oldest[-1] <= 1 and min(ages) >= 0
-    assert oldest[0] == 0 and sum(oldest) >= 3, "most steps trained on what older weights had drawn"
-    behind = [row["mismatch/k3"] for row, age in zip(rows, oldest, strict=True) if age]
-    level = [row["mismatch/k3"] for row, age in zip(rows, oldest, strict=True) if not age]
-    assert max(level) < 1e-8 < min(behind), "older weights' log-probabilities are not the trainer's"

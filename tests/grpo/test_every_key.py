@@ -12,7 +12,7 @@ import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,8 +82,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "checkpoint_every": ({"keep_last": 3}, {"checkpoint_every": 1}),
     "keep_last": ({"checkpoint_every": 1}, {"keep_last": 1}),
 }
-#: keys that only what stands around the loop reads: tested below
-AROUND = {"eval_limit"}
+#: keys that only what stands around the loop reads: tested below, and in tests/grpo/test_stage.py
+AROUND = {"eval_limit", "checkpoint_async"}
 
 
 def leaves(schema: type[BaseModel], above: str = "") -> Iterator[str]:
@@ -146,7 +146,7 @@ def run(policy: Path, folder: Path, settings: Mapping[str, Any]) -> list[Any]:
     layer = trainer.unwrapped.get_decoder().layers[0]
     layer.register_forward_pre_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))  # recomputations too
     record = RunRecord(
-        folder, config.steps, keep_last=config.keep_last, snapshot=lambda: trainer.save, say=lambda line: None
+        folder, config.steps, keep_last=config.keep_last, snapshot=partial(trainer.snapshot, False), say=lambda _: None
     )
     evaluations: list[int] = []
 

@@ -205,11 +205,11 @@ def test_a_checkpoint_is_written_beside_the_next_step_from_what_was_there_before
         plain_save(self, folder)
         kept[self.version] = self.state
 
-    def step(self: FakeTrainer, *given: Any) -> dict[str, float]:
+    def step(self: FakeTrainer, *given: Any, **named: Any) -> dict[str, float]:
         if self.version in begun:
             assert self.version not in kept, "written before the next step began"
             begun[self.version].set()
-        return plain_step(self, *given)
+        return plain_step(self, *given, **named)
 
     monkeypatch.setattr(FakeTrainer, "save", save)
     monkeypatch.setattr(FakeTrainer, "step", step)
@@ -248,11 +248,11 @@ def test_whatever_ends_a_run_waits_for_the_checkpoint_in_flight(tmp_path: Path, 
         assert free.wait(20)
         plain_save(self, folder)
 
-    def step(self: FakeTrainer, *given: Any) -> dict[str, float]:
+    def step(self: FakeTrainer, *given: Any, **named: Any) -> dict[str, float]:
         if self.version == 2:
             threading.Timer(0.1, free.set).start()
             raise KeyboardInterrupt
-        return plain_step(self, *given)
+        return plain_step(self, *given, **named)
 
     monkeypatch.setattr(FakeTrainer, "save", save)
     monkeypatch.setattr(FakeTrainer, "step", step)
@@ -363,7 +363,7 @@ def test_engines_rest_from_the_end_of_a_draw_until_the_sync(tmp_path: Path):
 
     rollouts = FakeRollouts()
     trainer = FakeTrainer(rollouts.engine)
-    record = RunRecord(tmp_path, 2, keep_last=2, snapshot=lambda: trainer.save, say=lambda line: None)
+    record = RunRecord(tmp_path, 2, keep_last=2, snapshot=trainer.snapshot, say=lambda line: None)
     rollouts.generate, trainer.step = noted("draw", rollouts.generate), noted("step", trainer.step)  # type: ignore[method-assign]
     parts = loop.Parts(
         tasks=TaskStream(TASKS, 0, 0),

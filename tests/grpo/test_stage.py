@@ -16,12 +16,15 @@ from assay.commands.context import Run
 from assay.commands.schema import RunConfig
 from assay.config import validate
 from assay.errors import CheckpointError
+from assay.metrics import read, undocumented
 from assay.policy import load_tokenizer
 from assay.types import RolloutGroup, ScoredGroup
 from grpo.trainer import PolicyTrainer
-from rollouts.config import ProofConfig
+from rollouts.config import EngineConfig, ProofConfig
 from rollouts.fake import FakeEngine
 from rollouts.pool import RolloutPool
+from rollouts.recorder import read_samples
+from rollouts.weights import probe_sequences
 from tests.chaos.rig import traces
 from tests.groups import make_result
 from tests.tiny_tasks import generate
@@ -42,6 +45,9 @@ class InProcess:
             ScoredGroup(group=g, results=tuple(make_result(float(len(c.token_ids) > 3)) for c in g.completions))
             for g in groups
         ]
+
+    def rest(self) -> None:
+        """Nothing to give back."""
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         self.engine.version, self.synced = trainer.version, self.synced + 1
@@ -109,6 +115,58 @@ def test_sigterm_ends_the_step_at_hand_and_the_run_goes_on_to_the_same_weights(
         train(config, tiny_policy, fleet=Terminated(tiny_policy))
     assert steps(tmp_path / "run") == [2, 3]
     assert traces(train(config, tiny_policy, resume=True)) == quiet
+
+
+class OnVLLM(InProcess):
+    """The real engine in the fake one's place, with the proof at every sync."""
+
+    def __init__(self, policy: Path) -> None:
+        from rollouts.vllm import VLLMEngine
+
+        super().__init__(policy)
+        proof, config = ProofConfig(), EngineConfig(max_num_seqs=8)
+        self.vllm = VLLMEngine(str(policy), config, proof, max_model_len=72, eos_token_id=self.tokenizer.eos_token_id)
+        self.rollouts = RolloutPool([self.vllm], self.tokenizer, proof)
+        self.probe = probe_sequences(len(self.tokenizer), self.tokenizer.all_special_ids)
+
+    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+        """By the first token: a policy that knows nothing never ends, so all its answers are equally long."""
+        return [
+            ScoredGroup(group=g, results=tuple(make_result(float(c.token_ids[0] % 2)) for c in g.completions))
+            for g in groups
+        ]
+
+    def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
+        published = trainer.publication(EngineConfig(), keep=True)
+        reports, difference = self.rollouts.sync(published, trainer.probe(self.probe))
+        assert [report.version for report in reports] == [trainer.version]
+        return {"weights/probe_max_abs": difference}
+
+
+@pytest.mark.vllm
+def test_ahead_of_training_every_step_proves_its_weights_and_says_how_old_its_rollouts_are(
+    tiny_policy: Path, tmp_path: Path
+):
+    """Rollouts drawn one step ahead by a real engine."""
+    fleet = OnVLLM(tiny_policy)
+    try:
+        train(settings(tmp_path / "run", tiny_policy, grpo={"max_lag": 1}), tiny_policy, fleet=fleet)
+    finally:
+        fleet.vllm.close()
+    rows, samples = read(tmp_path / "run" / "grpo"), read_samples(tmp_path / "run" / "grpo" / "samples")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    oldest = []
+    for row in rows:
+        assert undocumented(row) == []
+        assert row["weights/probe_max_abs"] < 1e-4
+        assert {"time/wait_s", "time/rollout_s", "time/sync_s"} <= row.keys()
+        ages = [row["step"] - 1 - s["policy_version_min"] for s in samples if s["step"] == row["step"]]
+        oldest.append(max(ages))
+        assert row["lag/max"] == oldest[-1] <= 1 and min(ages) >= 0
+    assert oldest[0] == 0 and sum(oldest) >= 2, "steps trained on what older weights had drawn"
+    behind = [row["mismatch/k3"] for row, age in zip(rows, oldest, strict=True) if age]
+    level = [row["mismatch/k3"] for row, age in zip(rows, oldest, strict=True) if not age]
+    assert max(level) < 1e-8 < min(behind), "older weights' log-probabilities are not the trainer's"
 
 
 def test_a_run_that_was_asked_to_stop_in_its_last_step_is_whole_and_nothing_follows(
