@@ -222,7 +222,7 @@ def start(
         [Uneven() for _ in range(engines)], train_tokenizer(["x"], vocab_size=300), ProofConfig(), room=4
     )
     trainer = FakeTrainer(FakeEngine(lambda prompt, draw: ()))
-    record = RunRecord(folder, config.steps, keep_last=2, save=trainer.save, say=lambda line: None)
+    record = RunRecord(folder, config.steps, keep_last=2, snapshot=trainer.snapshot, say=lambda line: None)
     first, cursor = 0, 0
     if resume:
         checkpoint, first, cursor = record.resume()

@@ -363,7 +363,7 @@ def test_engines_rest_from_the_end_of_a_draw_until_the_sync(tmp_path: Path):
 
     rollouts = FakeRollouts()
     trainer = FakeTrainer(rollouts.engine)
-    record = RunRecord(tmp_path, 2, keep_last=2, save=trainer.save, say=lambda line: None)
+    record = RunRecord(tmp_path, 2, keep_last=2, snapshot=trainer.snapshot, say=lambda line: None)
     rollouts.generate, trainer.step = noted("draw", rollouts.generate), noted("step", trainer.step)  # type: ignore[method-assign]
     parts = loop.Parts(
         tasks=TaskStream(TASKS, 0, 0),
