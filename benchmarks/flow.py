@@ -101,7 +101,7 @@ def measure(
         max_lag=max_lag, flow=flow,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        record = RunRecord(Path(folder), steps, keep_last=1, save=lambda path: None, say=lambda line: None)
+        record = RunRecord(Path(folder), steps, keep_last=1, snapshot=lambda: lambda path: None, say=lambda line: None)
         rewards = RewardPool([Worker() for _ in range(WORKERS)], RewardsConfig(reward="compiler"))
         parts = loop.Parts(tasks=TaskStream(tasks, 0), rollouts=pool, rewards=rewards, trainer=trainer, sync=sync)
         began = time.perf_counter()

@@ -66,10 +66,10 @@ def parse() -> argparse.Namespace:
 
 def environment(threads: int) -> dict[str, str]:
     """What the engine's actor gets in a run (`grpo.cluster`), here for both sides."""
-    from grpo.environment import of_engine
+    from grpo.surroundings import engine_env
     from rollouts.config import EngineConfig, RolloutConfig
 
-    return {**os.environ, **of_engine(RolloutConfig(engine=EngineConfig(threads=threads))), "TQDM_DISABLE": "1"}
+    return {**os.environ, **engine_env(RolloutConfig(engine=EngineConfig(threads=threads))), "TQDM_DISABLE": "1"}
 
 
 def make_policy(folder: Path, vocabulary: int) -> None:

@@ -72,7 +72,7 @@ def seconds_per_step(reward_s: float, max_lag: int, steps: int) -> float:
     )
     tasks = [Task(id="1", messages=(Message(role="user", content="1"),), verifier="custom", answer={})]
     with tempfile.TemporaryDirectory() as folder:
-        record = RunRecord(Path(folder), steps, keep_last=1, save=lambda path: None, say=lambda line: None)
+        record = RunRecord(Path(folder), steps, keep_last=1, snapshot=lambda: lambda path: None, say=lambda line: None)
         whole = loop.Parts(
             tasks=TaskStream(tasks, 0), rollouts=parts, rewards=parts, trainer=parts, sync=parts.sync
         )  # fmt: skip

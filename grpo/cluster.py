@@ -34,9 +34,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from assay.errors import AssayError, EnvironmentProblem, InfraFailure
 from assay.shadow import check_shadowing
 from assay.types import RolloutGroup, Task
-from grpo import environment, versions
+from grpo import versions
 from grpo.config import ClusterConfig
 from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, processes, written
+from grpo.surroundings import engine_env, first_line, last_line, python_path
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
@@ -152,15 +153,8 @@ class Proxy:
             except RayError as error:  # also: its node, its memory or its answer was lost
                 self._revive()
                 if not again:
-                    raise InfraFailure(f"{self._name} died during {what}: {_first_line(error)}") from None
+                    raise InfraFailure(f"{self._name} died during {what}: {first_line(error)}") from None
         raise AssertionError("unreachable: the second try answers or raises")
-
-    def _no_room(self, what: str, error: BaseException) -> EnvironmentProblem:
-        grow = "" if self._cluster.config.address else ", or raise cluster.object_store_gib"
-        return EnvironmentProblem(
-            f"{self._name}: no room for {what}: Ray's object store is full, and so is the disk below its temporary "
-            f"folder ({_first_line(error)}); free space there{grow}"
-        )
 
     def stream(self, *args: Any) -> Iterator[Any]:
         """The parts of an engine's answer, each as it comes."""
@@ -176,7 +170,14 @@ class Proxy:
                 raise error.cause from None
             raise
         except RayError as error:
-            raise InfraFailure(f"{self._name} died during {what}: {_first_line(error)}") from None
+            raise InfraFailure(f"{self._name} died during {what}: {first_line(error)}") from None
+
+    def _no_room(self, what: str, error: BaseException) -> EnvironmentProblem:
+        grow = "" if self._cluster.config.address else ", or raise cluster.object_store_gib"
+        return EnvironmentProblem(
+            f"{self._name}: no room for {what}: Ray's object store is full, and so is the disk below its temporary "
+            f"folder ({first_line(error)}); free space there{grow}"
+        )
 
     def _revive(self) -> None:
         """Wait, where Ray starts the actor anew, until it is there again: whoever tries next shall not find it dead."""
@@ -225,7 +226,7 @@ class Proxy:
         try:
             theirs = self._wait(self._actor.versions.remote(), "its start")
         except RayError as error:
-            raise EnvironmentProblem(f"{self._name} could not start: {_last_line(error)}") from None
+            raise EnvironmentProblem(f"{self._name} could not start: {last_line(error)}") from None
         except InfraFailure as failure:
             raise EnvironmentProblem(f"{failure}") from None
         different = versions.differences(versions.installed(), theirs)
@@ -285,12 +286,12 @@ class Cluster:
                 address=self.config.address or "local",  # without a word Ray would join whatever runs on this machine
                 log_to_driver=True,
                 logging_level="ERROR",
-                runtime_env={"working_dir": self._empty.name, "env_vars": environment.python_path()},
+                runtime_env={"working_dir": self._empty.name, "env_vars": python_path()},
                 **(local if self._own else {}),
             )
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
             to = "" if self._own else f"; cluster.address={self.config.address}: is a cluster of our version there?"
-            raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}{to}") from None
+            raise EnvironmentProblem(f"Ray did not start: {first_line(error)}{to}") from None
         finally:
             # Ray's own handler leaves by SystemExit in the midst of whatever runs: nothing could say how to go on.
             if threading.current_thread() is threading.main_thread():
@@ -318,9 +319,7 @@ class Cluster:
         for trainer in before:
             self._set_aside(trainer)
         group = self._group(kind, self._place(kind))
-        options: dict[str, Any] = {
-            "runtime_env": {"env_vars": {**environment.python_path(), **environment.of_engine(config)}}
-        }
+        options: dict[str, Any] = {"runtime_env": {"env_vars": {**python_path(), **engine_env(config)}}}
         room = config.engine.max_num_seqs if config.engine.routing == "queue" else 0
         if room:
             options["max_concurrency"] = 2 * LANES + 2  # a flow, an evaluation, and a sync beside them
@@ -494,13 +493,3 @@ def _about(args: Sequence[Any], tasks: Mapping[tuple[int, ...], str]) -> str:
     name = tasks.get(tuple(first[0])) if tasks and isinstance(first[0], Sequence) else None
     more = f" and {len(first) - 1} more" if len(first) > 1 else ""
     return f" of task {name!r}{more}" if name is not None else f" of {len(first)}"
-
-
-def _last_line(error: BaseException) -> str:
-    """The cause at the end of a traceback that Ray hands over as text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

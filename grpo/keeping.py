@@ -7,6 +7,7 @@ The experts an engine chose are kept with it, base64 of their bytes: without the
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,14 +15,23 @@ from typing import Any
 
 from assay.jsonl import read_rows
 from assay.lineage import write_atomically
-from assay.types import Completion, FinishReason, RewardResult, RolloutGroup, ScoredGroup, TestVerdict, Verdict
+from assay.types import (
+    Completion,
+    FinishReason,
+    RewardResult,
+    RolloutGroup,
+    RoutedExperts,
+    ScoredGroup,
+    TestVerdict,
+    Verdict,
+)
 from rollouts.tasks import FORMATS, to_row
 
 COMPLETION = ("token_ids", "logprobs", "text", "finish_reason", "policy_version", "spans")
 
 
 def write_groups(scored: Sequence[ScoredGroup], path: Path) -> None:
-    """What the trainer's batch is made from: tokens, the engine's log-probabilities, results."""
+    """What the trainer's batch is made from: tokens, the engine's log-probabilities and experts, results."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(json.dumps(_row(group)) + "\n" for group in scored))
 
@@ -35,7 +45,7 @@ def _row(scored: ScoredGroup) -> dict[str, Any]:
     return {
         "task": to_row(scored.group.task),
         "prompt_ids": scored.group.prompt_ids,
-        "completions": [{name: getattr(c, name) for name in COMPLETION} for c in scored.group.completions],
+        "completions": [_said(c) for c in scored.group.completions],
         "results": [asdict(r) for r in scored.results],
     }
 
@@ -49,8 +59,16 @@ def _group(row: Mapping[str, Any]) -> ScoredGroup:
     return ScoredGroup(group=group, results=tuple(_result(r) for r in row["results"]))
 
 
+def _said(completion: Completion) -> dict[str, Any]:
+    row = {name: getattr(completion, name) for name in COMPLETION}
+    if completion.experts is not None:
+        row["experts"] = {"shape": completion.experts.shape, "ids": b64encode(completion.experts.ids).decode()}
+    return row
+
+
 def _completion(row: Mapping[str, Any]) -> Completion:
     oldest, newest = row["policy_version"]
+    experts = row.get("experts")
     return Completion(
         token_ids=tuple(row["token_ids"]),
         logprobs=tuple(row["logprobs"]),
@@ -58,6 +76,7 @@ def _completion(row: Mapping[str, Any]) -> Completion:
         finish_reason=FinishReason(row["finish_reason"]),
         policy_version=(oldest, newest),
         spans=tuple((version, count) for version, count in row["spans"]),
+        experts=experts and RoutedExperts(shape=tuple(experts["shape"]), ids=b64decode(experts["ids"])),
     )
 
 

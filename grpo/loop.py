@@ -4,9 +4,8 @@
                               ^                                                         |
                               +------------ rollouts.sync (with proof) <--- publish ----+
 
-With `max_lag` 0 each step waits for the one before; else rollouts are drawn and judged that many steps ahead: whole
-steps (`grpo.ahead`) or a flow of groups (`grpo.flow`). A step is recorded, and can be resumed from, only when it is
-whole.
+With `max_lag` 0 each step waits for the one before; else rollouts are drawn and judged that many steps ahead, by steps
+(`grpo.ahead`) or groups (`grpo.flow`). A step is recorded, and can be resumed from, only when it is whole.
 """
 
 from __future__ import annotations
@@ -117,6 +116,5 @@ def _train(
         raise TrainingDiverged(f"{error}; the batch is in {record.offending(done, drawn.scored)}") from None
     metrics |= {**batch.counts, **describe(drawn.scored), "policy/version": float(parts.trainer.version)}
     metrics |= {"lag/max": float(max(0, lag)), "groups/generation_batches": float(drawn.batches)}
-    if config.max_lag:
-        metrics |= lag_shares(drawn.scored, parts.trainer.version - 1)
+    metrics |= lag_shares(drawn.scored, parts.trainer.version - 1) if config.max_lag else {}
     return metrics, advantages

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +22,7 @@ from assay.errors import DataError, InfraFailure, WeightMismatch
 from assay.types import Completion, Message, RolloutGroup, Task
 from rollouts.config import ProofConfig
 from rollouts.engine import Engine, Sampling
-from rollouts.routing import LANES, Expected, Gate, Room, Take, queue, shares
+from rollouts.routing import LANES, Expected, Gate, Room, Take, queue, shares, shut
 from rollouts.weights import Probe, Publication, SyncReport, WeightBundle, compare_probe
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class RolloutPool:
         self._engines, self._tokenizer, self._proof = list(engines), tokenizer, proof
         self._restart, self._room, self._closed = restart, room, False
         self._in_flight, self._asleep = in_flight, False
-        self._lanes: list[Future[None]] = []  #: that draw while engines take over weights
+        self._lanes: list[Future[None]] = []  #: that draw while other engines take over weights
         self._replacing = [threading.Lock() for _ in self._engines]
         self._gates = [Gate() for _ in self._engines]
         self.expected = Expected()
@@ -121,8 +121,7 @@ class RolloutPool:
         sampling: Sampling,
     ) -> list[Future[None]]:
         """Keep every engine at work: each of its lanes asks for a task and its number, and gives its group, until it is
-        told None. A sync meanwhile waits for the calls of an engine before that one takes over, unless it may do so in
-        flight; the other engines go on."""
+        told None. A sync meanwhile waits for the calls under way, unless engines may take weights over in flight."""
         # no call more than fills an engine that is to find a place for the probe at any time
         lanes = Room.of(self._room, sampling.samples, spare=int(not self._in_flight)).lanes if self._room else 1
         engines = range(len(self._engines))
@@ -164,30 +163,28 @@ class RolloutPool:
         """
         # neither the old weights nor the new are everywhere now; yet an engine that dies while it draws needs some
         self._held = (published, probe) if self._serves() and self._restart is not None else None
-        apart = self._serves() and not self._in_flight  # an engine takes over when its calls end, the others go on
-        reports, fallen = ({}, {}) if apart else self._hand_out(published)
-        self._asleep = False
-
-        def hand_over(n: int) -> tuple[SyncReport, float]:
-            with self._gates[n].alone() if apart else nullcontext():
-                return self._hand_over(n, published, probe, reports.get(n), fallen.get(n))
-
-        proved = list(self._threads.map(hand_over, range(len(self._engines))))
+        engines = range(len(self._engines))
+        with nullcontext() if self._in_flight else shut(self._gates):
+            reports, fallen = self._hand_out(published)
+            self._asleep = False
+            proved = list(
+                self._threads.map(
+                    lambda n: self._hand_over(n, published, probe, reports.get(n), fallen.get(n)), engines
+                )
+            )
         if self._restart is not None:
             self._held = published, probe
         return [report for report, _ in proved], max(difference for _, difference in proved)
 
     def sleep(self) -> None:
         """Let every engine give back what memory it can. The next sync wakes them; until then none may be asked."""
-        if self._asleep:
-            return
         self._asleep = True
         list(self._threads.map(lambda n: self._on(n, lambda engine: engine.sleep()), range(len(self._engines))))
 
     def release(self) -> None:
         """Let go of what is kept for an engine that dies: new weights are about to be published, and one copy is
         enough. Until the next sync no engine can be replaced with its weights proved, and none should be asked: where
-        engines draw all the time (`serve`), both copies are kept."""
+        engines draw all the time (`serve`), both are kept."""
         if not self._serves():
             self._held = None
 
@@ -197,21 +194,23 @@ class RolloutPool:
 
         def each(work: Callable[[Engine], Any]) -> None:
             def one(n: int) -> None:
-                engine = self._engines[n]
                 try:
-                    reports[n] = work(engine)
+                    reports[n] = work(self._engines[n])
                 except InfraFailure as failure:
                     self._mourn(failure, self._restart is not None)
-                    fallen[n] = engine
+                    fallen[n] = self._engines[n]
 
             list(self._threads.map(one, [n for n in range(len(self._engines)) if n not in fallen]))
 
-        if self._asleep:
-            each(lambda engine: engine.wake_up())
-        for bucket in published:
-            shared = self._shared(bucket)
-            each(lambda engine, of=shared: engine.load_weights(of))  # type: ignore[misc]
-            del bucket, shared  # or two are held while the next one is made
+        with ExitStack() as stays:
+            for lock in self._replacing:  # an engine that dies in its flight is replaced when all buckets are out
+                stays.enter_context(lock)
+            if self._asleep:
+                each(lambda engine: engine.wake_up())
+            for bucket in published:
+                shared = self._shared(bucket)
+                each(lambda engine, of=shared: engine.load_weights(of))  # type: ignore[misc]
+                del bucket, shared  # or two are held while the next one is made
         return {n: report for n, report in reports.items() if n not in fallen}, fallen
 
     def _shared(self, bucket: WeightBundle) -> Any:
@@ -251,12 +250,7 @@ class RolloutPool:
         return group
 
     def _hand_over(
-        self,
-        n: int,
-        published: Published,
-        probe: Probe,
-        report: SyncReport | None = None,
-        dead: Engine | None = None,
+        self, n: int, published: Published, probe: Probe, report: SyncReport | None, dead: Engine | None
     ) -> tuple[SyncReport, float]:
         """The proof of engine n, which took the weights and reported so. Without a report it is given them now."""
 

@@ -66,38 +66,41 @@ class Room:
 
 
 class Gate:
-    """Calls of an engine go in together, a sync alone, and before calls that wait."""
+    """Of an engine: calls go in together; not while it is shut for a sync, which goes before calls that wait."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = self._asking = 0
-        self._alone = False
+        self.changed = threading.Condition()
+        self.inside, self.shut = 0, False
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone and not self._asking)
-            self._inside += 1
+        with self.changed:
+            self.changed.wait_for(lambda: not self.shut)
+            self.inside += 1
         try:
             yield
         finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
+            with self.changed:
+                self.inside -= 1
+                self.changed.notify_all()
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._asking += 1
-            self._changed.wait_for(lambda: not self._alone and not self._inside)
-            self._asking -= 1
-            self._alone = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._alone = False
-                self._changed.notify_all()
+
+@contextmanager
+def shut(gates: Sequence[Gate]) -> Iterator[None]:
+    """No call inside any of the gates, for a block. One such block at a time."""
+    for gate in gates:
+        with gate.changed:
+            gate.shut = True
+    try:
+        for gate in gates:
+            with gate.changed:
+                gate.changed.wait_for(lambda gate=gate: not gate.inside)  # type: ignore[misc]
+        yield
+    finally:
+        for gate in gates:
+            with gate.changed:
+                gate.shut = False
+                gate.changed.notify_all()
 
 
 def shares(count: int, engines: int) -> list[Take]:

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from assay.errors import InfraFailure, boundary
+from assay.errors import AssayError, InfraFailure, boundary
 
 Answer = TypeVar("Answer")
-Arrived = SimpleQueue[tuple[int, Any] | InfraFailure]
+Arrived = SimpleQueue[tuple[int, Any] | AssayError]
 
 
 def streamed(llm: Any, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
@@ -43,50 +45,41 @@ class Stepper:
 
     def __init__(self, llm: Any) -> None:
         self._llm, self._thread = llm, ThreadPoolExecutor(1, thread_name_prefix="vllm-step")
-        # of the engine's thread alone:
-        self._waiting: dict[str, tuple[int, Arrived]] = {}
-        self._held = self._chained = False  # no step may be made; one is in the thread's queue
-        self._broken: InfraFailure | None = None
+        # of the engine's thread alone: name outside -> index, who waits, name inside
+        self._waiting: dict[str, tuple[int, Arrived, str]] = {}
+        self._held = self._stepping = False
 
     def between(self, work: Callable[[], Answer]) -> Answer:
         """Do `work` on the engine between two steps. What is under way stays as it is."""
         return self._thread.submit(work).result()
 
-    def hold(self) -> None:
-        """No step from here on, until `go_on` or `abandon`. What comes meanwhile waits."""
-
-        def stop() -> None:
-            self._held, self._broken = True, None
-
-        self.between(stop)
-
-    def go_on(self) -> None:
-        """Step again."""
-
-        def release() -> None:
-            self._held = False
-            self._next()
-
-        self.between(release)
-
-    def abandon(self, why: str) -> None:
-        """InfraFailure for all who wait, and for whoever comes before the next `hold`."""
-
-        def give_up() -> None:
-            self._broken = InfraFailure(why)
-            self._fail(self._broken)
-
-        self.between(give_up)
+    @contextmanager
+    def held(self, until: bool) -> Iterator[None]:
+        """No steps from the begin of this block on, through others, until the end of one that is told `until`. Where a
+        block fails, so does everything under way: nothing may come of weights that are not proved."""
+        self.between(self._hold)
+        try:
+            yield
+        except AssayError as error:
+            self.between(partial(self._drop, error))
+            raise
+        if until:
+            self.between(self._go_on)
 
     def stream(
-        self, prompts: Sequence[Sequence[int]], params: Sequence[Any], priority: int = 0
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[Any],
+        priority: int = 0,
+        fit: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[int, Any]]:
-        """As `streamed`, beside whoever else asks; the lower priority number first, where the engine knows any."""
+        """As `streamed`, beside whoever else asks; the lower priority number first, where the engine knows any. `fit`
+        raises where the engine may not answer, and is not asked while it is held: then this waits."""
         arrived: Arrived = SimpleQueue()
-        self.between(lambda: self._take_in(prompts, params, arrived, priority))
+        self.between(lambda: self._take_in(prompts, params, arrived, priority, fit))
         for _ in prompts:
             item = arrived.get()
-            if isinstance(item, InfraFailure):
+            if isinstance(item, AssayError):
                 raise item
             yield item
 
@@ -96,41 +89,58 @@ class Stepper:
     # -- in the engine's thread ------------------------------------------------------------------------------------
 
     def _take_in(
-        self, prompts: Sequence[Sequence[int]], params: Sequence[Any], arrived: Arrived, priority: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[Any],
+        arrived: Arrived,
+        priority: int,
+        fit: Callable[[], None],
     ) -> None:
-        if self._broken is not None:
-            arrived.put(self._broken)
-            return
+        if not self._held:
+            fit()
         with boundary("vLLM generate"):
             names = _enqueue(self._llm, prompts, params, priority)
-        self._waiting |= {_outside(name): (i, arrived) for i, name in enumerate(names)}
+        self._waiting |= {_outside(name): (i, arrived, name) for i, name in enumerate(names)}
         self._next()
 
     def _next(self) -> None:
-        if self._waiting and not self._held and not self._chained:
-            self._chained = True
+        if self._waiting and not self._held and not self._stepping:
+            self._stepping = True
             self._thread.submit(self._step)
 
-    def _fail(self, failure: InfraFailure) -> None:
-        for _, arrived in self._waiting.values():
-            arrived.put(failure)
-        self._waiting.clear()
-
     def _step(self) -> None:
-        self._chained = False
+        self._stepping = False
         if self._held:
             return
         try:
             with boundary("vLLM generate"):
                 outputs = self._llm.llm_engine.step()
         except InfraFailure as failure:
-            self._fail(failure)
+            self._tell(failure)
             return
         for output in outputs:
             if output.finished and output.request_id in self._waiting:
-                i, arrived = self._waiting.pop(output.request_id)
+                i, arrived, _ = self._waiting.pop(output.request_id)
                 arrived.put((i, output))
         self._next()
+
+    def _hold(self) -> None:
+        self._held = True
+
+    def _go_on(self) -> None:
+        self._held = False
+        self._next()
+
+    def _drop(self, error: AssayError) -> None:
+        self._held = False
+        with boundary("vLLM abort"):
+            self._llm.llm_engine.abort_request([name for _, _, name in self._waiting.values()], internal=True)
+        self._tell(error)
+
+    def _tell(self, error: AssayError) -> None:
+        for _, arrived, _ in self._waiting.values():
+            arrived.put(error)
+        self._waiting.clear()
 
 
 def spans(versions: Sequence[Any] | None) -> tuple[tuple[int, int], ...]:

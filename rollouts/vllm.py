@@ -55,15 +55,15 @@ class VLLMEngine:
         self._rtol = proof.tensor_rtol or TENSOR_RTOL[config.dtype]
         self._on_cpu = not torch.cuda.is_available()
         options: dict[str, Any] = {}
+        sequences = config.max_num_seqs
+        if config.update_in_flight:  # the probe has places beside the rest, and no step is under way between two
+            sequences += PROBES
+            options |= {"scheduling_policy": "priority", "async_scheduling": False}
         if config.return_experts and self._on_cpu and self._parallel:
             raise ConfigError(
                 "rollouts.engine.return_experts: on a CPU it needs tensor_parallel=1; the routers of other processes "
                 "are not listened to"
             )
-        self._in_flight, sequences = config.update_in_flight, config.max_num_seqs
-        if self._in_flight:  # the probe finds a place beside the rest, and no step is under way between two steps
-            sequences += PROBES
-            options |= {"scheduling_policy": "priority", "async_scheduling": False}
         if config.return_experts and self._on_cpu and not config.enforce_eager:
             raise ConfigError(
                 "rollouts.engine.return_experts: on a CPU it needs enforce_eager=true; a compiled forward pass has no "
@@ -111,13 +111,13 @@ class VLLMEngine:
         return [groups[i] for i in range(len(prompts))]
 
     def stream(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[tuple[int, list[Completion]]]:
-        self._ready()
         for index, output in self._outputs(prompts, self._params(len(prompts), sampling)):
             yield index, [self._completion(sample, self._experts(output, sample)) for sample in output.outputs]
 
     def _outputs(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         if self._stepper is not None:
-            return self._stepper.stream(prompts, params)
+            return self._stepper.stream(prompts, params, fit=self._ready)
+        self._ready()
         if self._watch is None:
             return streamed(self._llm, prompts, params)
         with self._watch:  # which says what it heard only at its end
@@ -171,22 +171,13 @@ class VLLMEngine:
     def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
         if self._stepper is None:
             return self._take(bundle)
-        if bundle.part == 0:
-            self._stepper.hold()  # until all of it is there and proved: no token comes from a part of a version
-        try:
-            report = self._stepper.between(lambda: self._take(bundle))
-        except Exception as error:
-            self._stepper.abandon(f"weights version {bundle.version} were not taken over: {error}")
-            raise
-        if report is not None:
-            self._stepper.go_on()
-        return report
+        with self._stepper.held(until=bundle.published is not None):
+            return self._stepper.between(lambda: self._take(bundle))
 
     def _take(self, bundle: WeightBundle) -> SyncReport | None:
         from rollouts.loading import take
 
-        if not self._in_flight:  # else requests may come meanwhile, and wait
-            self._unfit = f"the engine was left in the midst of weights version {bundle.version}: it may not answer"
+        self._unfit = f"the engine was left in the midst of weights version {bundle.version}: it may not answer"
         self._of_all(bundle.version, take, bundle)
         return self._prove(bundle.version) if bundle.published is not None else None
 

@@ -149,8 +149,12 @@ def test_process_supervision_without_steps_says_who_gave_none():
 
 def test_kept_groups_come_back_whole(tmp_path):
     scored = with_steps(make_scored([1.0, None, float("inf")], [3, 2, 1]), [((0, 1.0), (2, 0.5)), (), ()])
-    write_groups([scored, make_scored([0.5], [1])], tmp_path / "groups.jsonl")
-    assert read_groups(tmp_path / "groups.jsonl") == [scored, make_scored([0.5], [1])]
+    routed = make_scored([0.5], [1])
+    (completion,) = routed.group.completions
+    told = replace(completion, experts=RoutedExperts(shape=(3, 1, 2), ids=bytes([0, 255, 7, 10, 13, 1])))
+    routed = replace(routed, group=replace(routed.group, completions=(told,)))
+    write_groups([scored, make_scored([0.5], [1]), routed], tmp_path / "groups.jsonl")
+    assert read_groups(tmp_path / "groups.jsonl") == [scored, make_scored([0.5], [1]), routed]
 
 
 @pytest.mark.parametrize("ids", [bytes(range(12)), bytes(range(24))], ids=["one byte", "two bytes"])

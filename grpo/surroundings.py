@@ -1,4 +1,4 @@
-"""Environment variables of the processes that Ray starts for us."""
+"""What an actor finds around it when it starts, and what it says when it fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def python_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([root, *inherited])}
 
 
-def of_engine(config: RolloutConfig) -> dict[str, str]:
+def engine_env(config: RolloutConfig) -> dict[str, str]:
     """Environment of an engine process. Allocator and OpenMP runtime must be loaded before Python starts.
 
     Threads wait for 1 ms before they sleep: decoding is hundreds of short parallel regions a second, and a thread that
@@ -32,3 +32,13 @@ def of_engine(config: RolloutConfig) -> dict[str, str]:
     if preload:
         env["LD_PRELOAD"] = ":".join(preload)
     return env
+
+
+def last_line(error: BaseException) -> str:
+    """The cause at the end of a traceback that Ray hands over as text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
