@@ -36,7 +36,7 @@ from assay.shadow import check_shadowing
 from assay.types import RolloutGroup, Task
 from grpo import versions
 from grpo.config import ClusterConfig
-from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, processes, written
+from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, written
 from grpo.surroundings import engine_env, first_line, last_line, python_path
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
@@ -313,8 +313,6 @@ class Cluster:
         unsupported = not_yet(self.config, config)
         if unsupported:
             raise EnvironmentProblem("; ".join(unsupported))
-        engine = config.engine.model_copy(update={"tensor_parallel": processes(self.config, config)})
-        config = config.model_copy(update={"engine": engine})
         *before, kind = kinds(self.config, config)
         for trainer in before:
             self._set_aside(trainer)

@@ -111,18 +111,14 @@ def place(wanted: Sequence[Kind], offered: Sequence[Node]) -> Placement:
 
 def not_yet(cluster: ClusterConfig, rollouts: RolloutConfig) -> list[str]:
     """What can be placed but not run, one line each."""
-    devices, processes = int(cluster.engine_gpus), rollouts.engine.tensor_parallel
-    if devices and processes not in (None, devices):
+    processes = max(rollouts.engine.tensor_parallel or 1, int(cluster.engine_gpus))
+    if processes > 1 and rollouts.engine.kind == "vllm":
         return [
-            f"rollouts.engine.tensor_parallel={processes} with cluster.engine_gpus={cluster.engine_gpus:g}: an engine "
-            f"takes one device for each of its processes; leave tensor_parallel out, or make them equal"
+            f"an engine of {processes} processes (cluster.engine_gpus, rollouts.engine.tensor_parallel): its weights "
+            f"are proved slice by slice, but it has not run inside a cluster's actor, so it can be planned for but "
+            f"not started yet; use 1, and more engines"
         ]
     return []
-
-
-def processes(cluster: ClusterConfig, rollouts: RolloutConfig) -> int:
-    """Of one engine: tensor parallel from two on."""
-    return rollouts.engine.tensor_parallel or max(1, int(cluster.engine_gpus))
 
 
 def others_than_ranks(devices: Sequence[str], told: Mapping[str, str]) -> str:

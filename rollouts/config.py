@@ -17,8 +17,7 @@ class EngineConfig(Section):
     tensor_parallel: int | None = Field(
         default=None,
         ge=1,
-        description="processes of one engine, each with a slice of every weight; unset: one for each of "
-        "cluster.engine_gpus",
+        description="processes of one engine, each with a slice of every weight; more than 1 not in a cluster yet",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_num_seqs: int = Field(default=128, ge=1, description="sequences decoded at once by one engine")

@@ -87,6 +87,7 @@ class VLLMEngine:
                 skip_tokenizer_init=True,  # tokens in, tokens out: the tokenizer is the driver's alone
                 dtype=config.dtype,
                 tensor_parallel_size=config.tensor_parallel or 1,
+                distributed_executor_backend="mp" if self._parallel else None,  # inside an actor it would choose Ray
                 enforce_eager=config.enforce_eager,
                 max_model_len=max_model_len,
                 max_num_seqs=sequences,

@@ -139,40 +139,6 @@ def test_a_damaged_bucket_is_refused_by_each_process(engine: Any, model: Any):
         engine.load_weights(bundle)
 
 
-@pytest.mark.ray
-def test_in_an_actor_both_processes_take_the_weights_and_the_engine_is_replaced_when_one_dies(tiny_policy: Path):
-    import psutil
-
-    from assay.types import Message, Task
-    from grpo.cluster import Cluster
-    from grpo.config import ClusterConfig
-    from rollouts.config import RolloutConfig
-
-    model, tokenizer = load_policy(tiny_policy).eval(), load_tokenizer(tiny_policy)
-    task = Task(id="a", messages=(Message(role="user", content="sum"),), verifier="function", answer={})
-    draw = Sampling(temperature=1.0, max_tokens=6, samples=3, seed=1)
-    config = RolloutConfig(engine=EngineConfig(max_num_seqs=16, threads=1, tensor_parallel=2))
-    with Cluster(ClusterConfig()) as cluster:
-        pool = cluster.rollouts(tiny_policy, config, tokenizer, max_model_len=128)
-        publication = published(model, 3)
-        probe = make_probe(model, probe_sequences(model.config.vocab_size, avoid=range(7)), pad_id=2)
-        (report,), difference = pool.sync(publication, probe)
-        assert report.modules_checked == 60 and difference < 1e-4
-        before = [c.token_ids for c in pool.generate([task], draw)[0].completions]
-        where = cluster.whereabouts(pool._engines[0]._actor)[1]
-        workers = [
-            child
-            for child in psutil.Process(int(where.rpartition("pid ")[2])).children(recursive=True)
-            if "spawn_main" in " ".join(child.cmdline()) or "Worker" in child.name()
-        ]
-        assert len(workers) >= 2
-        workers[-1].kill()
-        workers[-1].wait(20)
-        assert [c.token_ids for c in pool.generate([task], draw)[0].completions] == before
-        assert [r.version for r in pool.recoveries] == [3]
-        pool.close()
-
-
 def test_experts_of_other_processes_cannot_be_listened_to(tiny_policy: Path):
     with pytest.raises(ConfigError, match="needs tensor_parallel=1"):
         start(tiny_policy, return_experts=True)
