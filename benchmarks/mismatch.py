@@ -73,7 +73,8 @@ def draw(policy: Path, config: EngineConfig, options: argparse.Namespace) -> Dra
         trainer.unwrapped.lm_head.weight.mul_(options.sharpness)
     asked = [[0, *torch.randint(20, 280, (12,), generator=generator).tolist()] for _ in range(options.prompts)]
     engine = VLLMEngine(str(policy), config, ProofConfig(), max_model_len=options.tokens + 32, eos_token_id=1)
-    engine.load_weights(trainer.publish(config))
+    for bucket in trainer.publication(config, keep=False):
+        engine.load_weights(bucket)
     groups = engine.generate(asked, Sampling(temperature=1.0, max_tokens=options.tokens, samples=GROUP, seed=3))
     engine.close()
     gc.collect()
