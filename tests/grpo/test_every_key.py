@@ -82,8 +82,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "checkpoint_every": ({"keep_last": 3}, {"checkpoint_every": 1}),
     "keep_last": ({"checkpoint_every": 1}, {"keep_last": 1}),
 }
-#: keys that only what stands around the loop reads: tested below, and in tests/grpo/test_stage.py
-AROUND = {"eval_limit", "checkpoint_async"}
+#: keys that only what stands around the loop reads: tested below and in tests/grpo/test_stage.py; and `flow`, for which
+#: rollouts have to be served: tests/grpo/test_flow.py
+AROUND = {"eval_limit", "checkpoint_async", "flow"}
 
 
 def leaves(schema: type[BaseModel], above: str = "") -> Iterator[str]:
