@@ -62,10 +62,7 @@ class Drawing:
         def batch(prompts: int, again: int) -> list[ScoredGroup]:
             nonlocal cursor, left
             tasks = self.tasks.take(prompts)
-            cursor, left = (
-                self.tasks.cursor,
-                self.tasks.left,
-            )  # also where generating fails: the next batch goes on from here
+            cursor, left = self.tasks.cursor, self.tasks.left  # also where generating fails: the next goes on from here
             # unless judging decides whether there will be another batch, the engines are free once all is drawn
             drawn = done if self.config.max_generation_batches == 1 else lambda: None
             return self._judged(tasks, self.of(step, again), timer, drawn)

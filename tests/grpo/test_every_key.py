@@ -120,6 +120,9 @@ class Rollouts:
         made = self.engine.generate([[0, 5]] * len(tasks), sampling)
         return [RolloutGroup(task=t, prompt_ids=(0, 5), completions=tuple(c)) for t, c in zip(tasks, made, strict=True)]
 
+    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
+        return enumerate(self.generate(tasks, sampling))
+
 
 class Rewards:
     """By the first token, but nothing to choose between in task 0; and the same again as rewards of steps."""
