@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from assay.errors import CheckpointError
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -69,6 +71,19 @@ def any_rank(accelerator: Accelerator, asked: bool) -> bool:
     if accelerator.num_processes == 1:
         return asked
     return bool(accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), "sum"))
+
+
+def agreed(accelerator: Accelerator, step: int, root: Any) -> int:
+    """The step all ranks take up training at. Raises CheckpointError where they found different ones."""
+    if accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        found = sorted(set(gather_object([step])))
+        if len(found) > 1:
+            raise CheckpointError(
+                f"{root}: ranks found checkpoints of steps {found}; run_dir has to be on a file system all share"
+            )
+    return step
 
 
 def spread(tensor: Tensor, like: Tensor) -> Tensor:

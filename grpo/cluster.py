@@ -321,7 +321,7 @@ class Cluster:
         options: dict[str, Any] = {"runtime_env": {"env_vars": {**python_path(), **engine_env(config)}}}
         room = config.engine.max_num_seqs if config.engine.routing == "queue" else 0
         if room:
-            options["max_concurrency"] = 2 * LANES + 2  # a flow, an evaluation, and a sync beside them
+            options["max_concurrency"] = room + LANES + 2  # a flow, an evaluation, and a sync beside them
         where = str(Path(model).resolve()) if Path(model).exists() else str(model)
         arguments = (where, config, max_model_len, tokenizer.eos_token_id)
 

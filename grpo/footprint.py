@@ -142,8 +142,8 @@ def _device(
 
 def checkpoint_copy(size: ModelSize, config: GRPOConfig, adapted: bool = False) -> int:
     """What is held on the driver's node while a checkpoint is written beside the steps: weights and AdamW's moments in
-    fp32; of an adapted policy the merged weights."""
-    return FP32 * size.parameters * (1 if adapted else 3) if config.checkpoint_async else 0
+    fp32. Those of an adapted policy are not written beside them."""
+    return 3 * FP32 * size.parameters if config.checkpoint_async and not adapted else 0
 
 
 def gib(amount: int) -> str:

@@ -109,12 +109,13 @@ def _train(
     try:
         advantages = estimate_advantages(drawn.scored, config, limit)
         batch = build_batch(drawn.scored, advantages, config, limit)
+        version = parts.trainer.version  # a step with nothing to learn from does not raise it
         metrics = parts.trainer.step(batch, timer.phase)
-        lag = parts.trainer.version - 1 - batch.oldest_version
+        lag = version - batch.oldest_version
         mismatch.check(metrics, config.mismatch.stop_above, done, lag)
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{error}; the batch is in {record.offending(done, drawn.scored)}") from None
     metrics |= {**batch.counts, **describe(drawn.scored), "policy/version": float(parts.trainer.version)}
     metrics |= {"lag/max": float(max(0, lag)), "groups/generation_batches": float(drawn.batches)}
-    metrics |= lag_shares(drawn.scored, parts.trainer.version - 1) if config.max_lag else {}
+    metrics |= lag_shares(drawn.scored, version) if config.max_lag else {}
     return metrics, advantages

@@ -123,7 +123,7 @@ class RolloutPool:
         """Keep every engine at work: each of its lanes asks for a task and its number, and gives its group, until it is
         told None. A sync meanwhile waits for the calls under way, unless engines may take weights over in flight."""
         # no call more than fills an engine that is to find a place for the probe at any time
-        lanes = Room.of(self._room, sampling.samples, spare=int(not self._in_flight)).lanes if self._room else 1
+        lanes = max(1, self._room // sampling.samples + int(not self._in_flight)) if self._room else 1
         engines = range(len(self._engines))
         threads = ThreadPoolExecutor(lanes * max(1, len(self._engines)), thread_name_prefix="serve")
 
@@ -303,14 +303,15 @@ class RolloutPool:
         started = time.monotonic()
         self._engines[n].close()
         engine = self._restart(n)
+        held = self._held  # a sync may change it meanwhile, and comes to this engine itself then
         try:
-            if self._held is not None:
-                self._prove(engine, *self._held)
+            if held is not None:
+                self._prove(engine, *held)
         except BaseException:
             engine.close()
             raise
         self._engines[n] = engine
-        version = self._held[0].version if self._held is not None else None
+        version = held[0].version if held is not None else None
         recovery = Recovery(engine=n, seconds=time.monotonic() - started, version=version)
         self.recoveries.append(recovery)
         proved = "" if version is None else f", weights version {version} proved"

@@ -66,6 +66,10 @@ class Stepper:
         if until:
             self.between(self._go_on)
 
+    def drop(self, error: AssayError) -> None:
+        """Give up what is under way: whoever waits for it gets this error."""
+        self.between(partial(self._drop, error))
+
     def stream(
         self,
         prompts: Sequence[Sequence[int]],

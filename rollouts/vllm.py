@@ -232,6 +232,8 @@ class VLLMEngine:
         from rollouts.loading import drop_cache
 
         self.version, self._unfit = -1, SLEPT
+        if self._stepper is not None:
+            self._stepper.drop(InfraFailure("the engine was sent to sleep"))
         with boundary("vLLM sleep"):
             if self._on_cpu:
                 self._llm.collective_rpc(drop_cache)

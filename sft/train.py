@@ -37,7 +37,7 @@ from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack
 from assay.policy import Dtype, load_policy, load_tokenizer, save_policy
-from assay.sharded import any_rank, load_model_state, load_optimizer_state, whole
+from assay.sharded import agreed, any_rank, load_model_state, load_optimizer_state, whole
 from assay.stopping import Stopping
 from sft.balance import routing, sequence_balance
 from sft.config import SFTConfig
@@ -81,6 +81,7 @@ def train_sft(
     trainer = SFTTrainer(config, policy_dir, dtype, tokenizer)
     checkpoints, stop = Path(out_dir) / "checkpoints", stop or Stopping()
     trainer.resume(checkpoints, facts)
+    agreed(trainer.accelerator, trainer.step, checkpoints)
     heldout_loss = math.nan
     for step in range(trainer.step, len(plan)):
         if any_rank(trainer.accelerator, stop()):

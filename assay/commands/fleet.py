@@ -68,6 +68,7 @@ class Fleet:
 
     def hold(self, policy: Path | str) -> None:
         """Put the weights of a checkpoint folder into every engine, with proof."""
+        self.rollouts.release()  # or what a trainer published keeps the trainer
         model = load_policy(policy).eval()
         self._versions += 1
         engine = self.config.rollouts.engine

@@ -230,12 +230,14 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
             f"max_prompt_tokens={sampling.max_prompt_tokens}")  # fmt: skip
 
     stop = Stopping(run.limit)
+    # what walks an adapted model's modules must not do so beside its forward pass, in which PEFT changes them
+    beside = config.checkpoint_async and run.config.policy.lora is None
     record = RunRecord(
         out,
         config.steps,
         keep_last=config.keep_last,
-        snapshot=_snapshots(trainer, fleet.tokenizer, copied=config.checkpoint_async),
-        background=config.checkpoint_async,
+        snapshot=_snapshots(trainer, fleet.tokenizer, copied=beside),
+        background=beside,
         stop=stop,
     )
     first, cursor = 0, 0

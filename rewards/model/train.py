@@ -29,7 +29,7 @@ from assay.errors import CheckpointError, DataError, TrainingDiverged
 from assay.optimization import adamw, set_rate, warmup_cosine
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import Dtype, load_tokenizer
-from assay.sharded import any_rank, load_model_state, load_optimizer_state, whole
+from assay.sharded import agreed, any_rank, load_model_state, load_optimizer_state, whole
 from assay.stopping import Stopping
 from rewards.model.config import RewardModelConfig
 from rewards.model.data import Sample, split_by_task, usable
@@ -96,7 +96,7 @@ def _train(
 ) -> bool:
     """The steps of the plan, from the newest checkpoint below `root` on; False where `stop` said so before the last."""
     config = trainer.config
-    first = trainer.resume(root, fingerprint) if root is not None else 0
+    first = agreed(trainer.accelerator, trainer.resume(root, fingerprint), root) if root is not None else 0
     for step, batch in enumerate(plan[first:], start=first):
         if any_rank(trainer.accelerator, stop()):
             if root is not None:
