@@ -20,14 +20,10 @@ can. "verdict by exit status" would be won by `exit(0)`. What is demanded instea
       undone, an == of the answer's own refused (Python).
     - a text that cannot fail is refused as data.
 
-In Python a text that only calls a function with built-in values needs none of this: the answer is called in one box,
-and the text runs in another on what it returned (`rewards.verifiers.replay`).
-
-What remains elsewhere: an answer that sets out to search its process (frames, heap, /proc/self/mem) can find the
-token or the expected values, since both are there; and where a comparison calls methods of the value (== in C++, Rust,
-Ruby, R and Julia, equals in Java, C# and Scala), a value of the answer's own type can claim to equal anything. Every
-test accepted there says so: its detail is COMPARED_INSIDE. Prefer "asserts", "function" or "stdio" where a task allows
-it.
+What remains: an answer that sets out to search its process (frames, heap, /proc/self/mem) can find the token or the
+expected values, since both are there; and where a comparison calls methods of the value (== in C++, Rust, Ruby, R and
+Julia, equals in Java, C# and Scala), a value of the answer's own type can claim to equal anything. Every accepted test
+says so: its detail is COMPARED_INSIDE. Prefer "asserts", "function" or "stdio" where a task allows it.
 """
 
 from __future__ import annotations
@@ -46,7 +42,7 @@ from rewards.bench import Bench
 from rewards.languages import Language, find
 from rewards.rewriting import outside, replaced
 from rewards.sandbox.base import KilledBy, Limits, RunResult
-from rewards.verifiers import replay, unit_python
+from rewards.verifiers import unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
 from rewards.verifiers.base import NOT_RUN, Judged, limits_of, overall, record_of, test_list
 from rewards.verifiers.harness_row import Harness, macros
@@ -141,7 +137,7 @@ class UnitTestsVerifier:
                 return Judged(
                     verdict=Verdict.CE, tests=(each,) * len(plan.texts), detail=complaint, isolation=isolation
                 )
-            tests.append(found)
+            tests.append(replace(found, detail=COMPARED_INSIDE) if found.verdict is Verdict.AC else found)
             if found.verdict is not Verdict.AC and bench.stop_on_failure:
                 rest = TestVerdict(verdict=found.verdict, detail=f"{NOT_RUN}: test {number} had failed")
                 tests += [rest] * (len(plan.texts) - len(tests))
@@ -165,22 +161,6 @@ def _judge(
     bench: Bench, plan: Plan, limits: Limits, where: str, program: str, text: str
 ) -> tuple[str | None, TestVerdict]:
     """Why there is no program, or None; and the verdict on one test text."""
-    if plan.language.name == "python":
-        replayed = None if plan.module else replay.judge(bench, limits, plan.prompt, program, text, plan.entry_point)
-        return replayed or _beside_it(bench, plan, limits, where, program, text)
-    return _beside_it(bench, plan, limits, where, program, text)
-
-
-def _beside_it(
-    bench: Bench, plan: Plan, limits: Limits, where: str, program: str, text: str
-) -> tuple[str | None, TestVerdict]:
-    complaint, found = _run_beside(bench, plan, limits, where, program, text)
-    return complaint, replace(found, detail=COMPARED_INSIDE) if found.verdict is Verdict.AC else found
-
-
-def _run_beside(
-    bench: Bench, plan: Plan, limits: Limits, where: str, program: str, text: str
-) -> tuple[str | None, TestVerdict]:
     if plan.language.name == "python":
         tests = unit_python.prepare(where, text, module=plan.module, entry_point=plan.entry_point)
         whole = f"{plan.prompt}\n{program}" if plan.prompt else program
