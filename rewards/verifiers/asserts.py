@@ -11,11 +11,11 @@ what runs in the box are expressions that ask the answer for a value:
     assert math.isclose(A, B)   the same with B and the tolerances literal; compared here
     assert abs(A - B) < E       the same
     anything else               taken apart by `rewards.verifiers.formulas`: the box tells the values in it, and its
-                                logic (and, or, not, comparisons, isinstance, len, all) is done here
+                                logic (and, or, not, comparisons, isinstance, len, ...) is done here
 
 In the last form two things remain that are decided beside the answer, where it could replace what decides: objects
 that are no built-in values, compared with != or with each other, and a truth the box is asked for as such
-(`f(1).ok()`). There it is a fresh process, nothing but a complete value counts, and the outcome says so:
+(`all(x > 0 for x in f(1))`). There it is a fresh process, nothing but a complete value counts, and the outcome says so:
 such a test's `detail` is COMPARED_INSIDE.
 """
 

@@ -5,10 +5,9 @@
     box:   [f(1), f(2)]
     here:  2 != 3 and isinstance([], list)
 
-What is done here: `and`, `or`, `not`, comparisons, and the calls of `CALLS` (`all` and `any` of a generator too, where
-nothing but its items is asked for), with literals and values. Everything else is asked of the box, as the smallest
-expression that holds it; literals that values are compared with never enter it. All parts are asked for; one that
-raises counts only where Python would have come to it.
+What is done here: `and`, `or`, `not`, comparisons, and the calls of `CALLS`, with literals and values. Everything else
+is asked of the box, as the smallest expression that holds it; literals that values are compared with never enter it.
+All parts are asked for; one that raises counts only where Python would have come to it.
 
 An object that is no built-in value cannot be told: it equals no literal, is in no order with one, and is an instance
 of no built-in type. Where that does not settle the assertion (`!=`, both sides objects), `decide` finds None.
@@ -137,28 +136,10 @@ def _below(node: ast.expr, taken: frozenset[str]) -> list[ast.expr] | None:
             return operands if plain and not any(isinstance(part, ast.BoolOp) for part in operands) else None
         case ast.Call(func=ast.Name(id="isinstance"), args=[value, kinds], keywords=[]) if "isinstance" not in taken:
             return [value] if _types(kinds) and not isinstance(value, ast.BoolOp) else None
-        case ast.Call(func=ast.Name(id="all" | "any" as name), args=[ast.GeneratorExp() as each], keywords=[]):
-            return [each.generators[0].iter] if name not in taken and _is_ours(each, taken) else None
         case ast.Call(func=ast.Name(id=name), args=[value], keywords=[]) if name in CALLS and name not in taken:
-            unfit = isinstance(value, ast.BoolOp | ast.Starred)
+            unfit = isinstance(value, ast.BoolOp | ast.Starred | ast.GeneratorExp)
             return None if unfit or _is_literal(value) else [value]
     return None
-
-
-def _is_ours(each: ast.GeneratorExp, taken: frozenset[str]) -> bool:
-    """Whether what is said of each item can be found here: nothing but the item is asked for."""
-    loop, *others = each.generators
-    names = _names(loop.target)
-    asked = [part for node in (*loop.ifs, each.elt) for part in _asked(node, taken)]
-    ours = all(isinstance(part, ast.Name) and part.id in names for part in asked)
-    return bool(names) and not others and not isinstance(loop.iter, ast.BoolOp) and ours
-
-
-def _names(target: ast.expr) -> list[str]:
-    """The name of a loop, or the names of a flat tuple of them; [] for anything else."""
-    parts = target.elts if isinstance(target, ast.Tuple) else [target]
-    names = [part.id for part in parts if isinstance(part, ast.Name)]
-    return names if len(names) == len(parts) else []
 
 
 def _types(node: ast.expr) -> tuple[type, ...]:
@@ -194,7 +175,6 @@ class _Found:
 
     def __init__(self, formula: Formula, parts: list[Any]) -> None:
         self._parts = {id(part): told for part, told in zip(formula.asked, parts, strict=True)}
-        self._names: dict[str, Any] = {}  #: of loops
         self.unsettled = False  #: something could not be known here
         self.believed = False  #: a truth was told, not found
 
@@ -249,11 +229,6 @@ class _Found:
             case ast.Call(func=ast.Name(id="isinstance"), args=[value, kinds]):
                 found = self._value(value)
                 return _UNKNOWN if found is _UNKNOWN else isinstance(found, _types(kinds))
-            case ast.Call(func=ast.Name(id=name), args=[ast.GeneratorExp() as each]):
-                found = self._of_each(each, stop=name == "any")
-                return _UNKNOWN if found is None else found
-            case ast.Name(id=name):
-                return self._names[name]
             case ast.Call(func=ast.Name(id=name), args=[argument]):
                 value = self._value(argument)
                 return _UNKNOWN if _is_unknown(value) else _CALLED[name](value)
@@ -261,22 +236,6 @@ class _Found:
                 found = self.truth(node)
                 return _UNKNOWN if found is None else found
         return ast.literal_eval(node)
-
-    def _of_each(self, each: ast.GeneratorExp, *, stop: bool) -> bool | None:
-        """`any` with stop=True, `all` with stop=False."""
-        loop = each.generators[0]
-        items, names, result = self._value(loop.iter), _names(loop.target), not stop
-        if _is_unknown(items):
-            return self._settled(None)
-        for item in items:
-            values = item if isinstance(loop.target, ast.Tuple) else [item]
-            try:
-                self._names |= dict(zip(names, values, strict=True))
-            except ValueError as error:
-                raise TypeError(f"cannot unpack an item: {error}") from None
-            if all(self.truth(condition) for condition in loop.ifs) and bool(self.truth(each.elt)) is stop:
-                return stop
-        return result
 
 
 _CALLED: dict[str, Callable[[Any], Any]] = {"len": len, "bool": bool, "all": all, "any": any}

@@ -36,12 +36,7 @@ def told(formula: Formula, **names: Any) -> Any:
         ("0 < f() <= g() < 10**3", ["f()", "g()", "10 ** 3"]),
         ("f() in (1, 2) and all(f())", ["f()", "f()"]),
         ("isinstance(f(), Node)", ["isinstance(f(), Node)"]),
-        ("all(x > 0 and isinstance(x, int) for x in f())", ["f()"]),
-        ("any(a != b for a, b in f() if a)", ["f()"]),
-        ("all(g(x) for x in f())", ["all((g(x) for x in f()))"]),
-        ("all(x + 1 > 2 for x in f())", ["all((x + 1 > 2 for x in f()))"]),
-        ("all(x == y for x in f() for y in x)", ["all((x == y for x in f() for y in x))"]),
-        ("all(y for x in f())", ["all((y for x in f()))"]),
+        ("all(x for x in f())", ["all((x for x in f()))"]),
         ("f() is None or f() is g()", ["f()", "f() is g()"]),
         ("(f() or 1) == 1", ["(f() or 1) == 1"]),
         ("f(1) if g() else h()", ["f(1) if g() else h()"]),
@@ -71,10 +66,7 @@ TESTS = (
     "isinstance(f(), list) and len(f()) == 2", "isinstance(f(), (list, tuple)) and f()[-1:]", "f() is not None",
     "f() is None or isinstance(f(), bool)", "f() == f()", "bool(f()) == True", "isinstance(f(), str) != False",
     "not isinstance(f(), int) or 0 < f() <= 1", "isinstance(f(), dict) and all(f()) and any(f())",
-    "f() and not f() == 1", "isinstance(f(), (list, set)) and all(isinstance(x, int) and x > 0 for x in f())",
-    "isinstance(f(), (str, tuple)) and any(x in ('a', 2) for x in f())",
-    "isinstance(f(), list) and not all(x != 1 for x in f() if x > 1) or not any(x for x in [f()])",
-    "isinstance(f(), dict) and any(a == 'a' and b != 'a' for a, b in sorted(f().items()))",
+    "f() and not f() == 1",
 )  # fmt: skip
 
 
@@ -112,7 +104,6 @@ class Yes:
         ("f() == f()", None),
         ("1 in f()", None),
         ("len(f()) == 2", None),
-        ("all(isinstance(x, int) for x in f())", None),
         ("bool(f() != 2) == True", None),
         ("isinstance(len(f()), int)", None),
         ("f()", None),
