@@ -10,13 +10,11 @@ what runs in the box are expressions that ask the answer for a value:
     assert A is None            the same, and the value must be that very constant
     assert math.isclose(A, B)   the same with B and the tolerances literal; compared here
     assert abs(A - B) < E       the same
-    anything else               taken apart by `rewards.verifiers.formulas`: the box tells the values in it, and its
-                                logic (and, or, not, comparisons, isinstance, len, ...) is done here
+    anything else               the truth of the whole expression, computed in the box
 
-In the last form two things remain that are decided beside the answer, where it could replace what decides: objects
-that are no built-in values, compared with != or with each other, and a truth the box is asked for as such
-(`all(x > 0 for x in f(1))`). There it is a fresh process, nothing but a complete value counts, and the outcome says so:
-such a test's `detail` is COMPARED_INSIDE.
+In the last form the comparison happens beside the answer, so an answer could win it by replacing what the expression
+uses (an object that equals everything, another `len`). What remains is that it is a fresh process, that nothing but
+a complete value counts, and that the outcome says so: such a test's `detail` is COMPARED_INSIDE.
 """
 
 from __future__ import annotations
@@ -38,7 +36,6 @@ from rewards.sandbox.base import Limits
 from rewards.values import BadValue, decode, parse, parts
 from rewards.verifiers.base import Bench, Judged, limits_of, overall, record_of, test_list
 from rewards.verifiers.called import Called, judge_calls
-from rewards.verifiers.formulas import PRELUDE, Formula, decide, formula_of, taken_names
 
 COMPARED_INSIDE = "compared inside the box"
 
@@ -50,12 +47,11 @@ class Check:
     """One assertion: the expression for the box, and how its value is judged here."""
 
     expression: str
-    compare: str  #: "==", "is", "close", "within" or "formula"
+    compare: str  #: "==", "is", "close", "within" or "truth"
     expected: Any = _ABSENT  #: absent where it has to be computed from `clean`
     clean: str = ""  #: an expression for the expected value
     tolerances: tuple[tuple[str, float], ...] = ()
     whole: str = ""  #: the whole assertion, for when the expected value is none that can leave a box
-    formula: Formula | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +61,6 @@ class Plan:
     prelude: str
     setup: str
     checks: tuple[Check, ...]
-    taken: frozenset[str]  #: names of built-in functions that mean something else in this task
     limits: Mapping[str, float]
 
 
@@ -74,21 +69,19 @@ def read(task: Task) -> Plan:
     answer = record_of(task, ("language", "tests"), ("setup", "prelude", "limits"))
     if find(answer["language"]) is not LANGUAGES["python"]:
         raise DataError(f"task {task.id!r}: asserts are Python; language {answer['language']!r} is not")
-    setup: list[str] = [answer.get("setup", "")]
-    tests: list[ast.expr] = []
+    setup, checks = [answer.get("setup", "")], []
     for number, text in enumerate(test_list(task)):
         where = f"task {task.id!r}, test {number}"
         statements = _parse(where, text)
-        found = [statement.test for statement in statements if isinstance(statement, ast.Assert)]
+        found = [_check(statement.test) for statement in statements if isinstance(statement, ast.Assert)]
         if not found:
             raise DataError(f"{where}: asserts nothing, so anything would pass it: {text!r}")
         setup += [ast.unparse(statement) for statement in statements if not isinstance(statement, ast.Assert)]
-        tests += found
-    plan_setup, prelude = "\n".join(filter(None, setup)).replace("\r\n", "\n"), answer.get("prelude", "")
-    sources = [ast.Module(_parse(f"task {task.id!r}, setup", part), []) for part in (plan_setup, prelude)]
-    taken = taken_names(tests, sources)
-    checks = tuple(_check(test, taken) for test in tests)
-    return Plan(prelude=prelude, setup=plan_setup, checks=checks, taken=taken, limits=limits_of(task))
+        checks += found
+    plan_setup = "\n".join(filter(None, setup)).replace("\r\n", "\n")
+    for part in (plan_setup, answer.get("prelude", "")):
+        _parse(f"task {task.id!r}, setup", part)
+    return Plan(prelude=answer.get("prelude", ""), setup=plan_setup, checks=tuple(checks), limits=limits_of(task))
 
 
 class AssertsVerifier:
@@ -106,41 +99,25 @@ class AssertsVerifier:
         isolation = str(bench.sandbox.isolation)
         key = ("asserts", task.id, plan.prelude, plan.setup, tuple(check.whole for check in plan.checks))
         checks = bench.keep(key, lambda: _with_expected(bench, limits, plan))
-        sources = {"prelude": f"{plan.prelude}\n{PRELUDE}", "answer": program, "setup": plan.setup}
-        inside: dict[int, bool] = {}
+        sources = {"prelude": plan.prelude, "answer": program, "setup": plan.setup}
         called = Called(
             calls=partial(drivers.call_python, bench, limits, sources),
             tests=[check.expression for check in checks],
-            judges=[_judge(check, partial(inside.__setitem__, number)) for number, check in enumerate(checks)],
+            judges=[_judge(check) for check in checks],
             limits=limits,
         )
         no_program, found = judge_calls(bench, called)
         if no_program is not None:
             each = TestVerdict(verdict=Verdict.CE, detail="no program to run")
             return Judged(verdict=Verdict.CE, tests=(each,) * len(checks), detail=no_program, isolation=isolation)
-        found = _with_truths(bench, called, checks, found, [number for number, open_ in inside.items() if open_])
         tests = tuple(
-            replace(test, detail="; ".join(filter(None, (test.detail, COMPARED_INSIDE)))) if number in inside else test
-            for number, test in enumerate(found)
+            replace(test, detail="; ".join(filter(None, (test.detail, COMPARED_INSIDE))))
+            if check.compare == "truth"
+            else test
+            for check, test in zip(checks, found, strict=True)
         )
         verdict, detail = overall(tests)
         return Judged(verdict=verdict, tests=tests, detail=detail, isolation=isolation)
-
-
-def _with_truths(
-    bench: Bench, called: Called, checks: Sequence[Check], found: tuple[TestVerdict, ...], unsettled: Sequence[int]
-) -> tuple[TestVerdict, ...]:
-    """The verdicts where those of `unsettled` tests, in which objects decide, are the box's own word."""
-    if not unsettled:
-        return found
-    truths = [formula.truth for number in unsettled if (formula := checks[number].formula)]
-    said = judge_calls(bench, replace(called, tests=truths, judges=[_is_true] * len(truths)))[1]
-    told = dict(zip(unsettled, said, strict=True))
-    return tuple(told.get(number, test) for number, test in enumerate(found))
-
-
-def _is_true(data: bytes) -> bool:
-    return decode(parse(data), exact=True) is True
 
 
 def _parse(where: str, text: Any) -> list[ast.stmt]:
@@ -152,21 +129,18 @@ def _parse(where: str, text: Any) -> list[ast.stmt]:
         raise DataError(f"{where}: not Python: {error}") from None
 
 
-def _check(test: ast.expr, taken: frozenset[str]) -> Check:
+def _check(test: ast.expr) -> Check:
     """Recognise one of the forms in the module's docstring; the last one always fits."""
     whole = ast.unparse(test)
     for recognise in (_comparison, _isclose, _within):
         check = recognise(test, whole)
         if check is not None:
             return check
-    return _taken_apart(test, taken)
+    return _truth(whole)
 
 
-def _taken_apart(test: ast.expr, taken: frozenset[str]) -> Check:
-    formula = formula_of(test, taken)
-    return Check(
-        expression=formula.expression, compare="formula", expected=None, whole=ast.unparse(test), formula=formula
-    )
+def _truth(whole: str) -> Check:
+    return Check(expression=f"not not ({whole})", compare="truth", expected=True, whole=whole)
 
 
 def _comparison(test: ast.expr, whole: str) -> Check | None:
@@ -254,7 +228,7 @@ def _with_expected(bench: Bench, limits: Limits, plan: Plan) -> tuple[Check, ...
         if check.expected is not _ABSENT
         else replace(check, expected=values[check.clean])
         if check.clean in values
-        else _taken_apart(ast.parse(check.whole, mode="eval").body, plan.taken)
+        else _truth(check.whole)
         for check in plan.checks
     )
 
@@ -284,10 +258,7 @@ def _imports(expressions: Sequence[str]) -> str:
     return "\n".join(f"import {name}" for name in sorted(names & sys.stdlib_module_names))
 
 
-def _judge(check: Check, inside: Callable[[bool], None]) -> Judge:
-    """`inside` is told of a formula whose verdict the box has a word in, and whether it is all there is."""
-    if check.formula is not None:
-        return partial(_judge_formula, check.formula, inside)
+def _judge(check: Check) -> Judge:
     compare = _COMPARISONS[check.compare]
 
     def judge(data: bytes) -> bool:
@@ -295,13 +266,6 @@ def _judge(check: Check, inside: Callable[[bool], None]) -> Judge:
         return compare(value, check.expected, dict(check.tolerances))
 
     return judge
-
-
-def _judge_formula(formula: Formula, inside: Callable[[bool], None], data: bytes) -> bool:
-    holds, believed = decide(formula, parse(data))
-    if holds is None or believed:
-        inside(holds is None)
-    return holds is not False
 
 
 def _close(value: Any, expected: Any, tolerances: Mapping[str, float]) -> bool:
@@ -325,4 +289,5 @@ _COMPARISONS: dict[str, Callable[[Any, Any, Mapping[str, float]], bool]] = {
     "is": lambda value, expected, _: type(value) is type(expected) and value == expected,
     "close": _close,
     "within": _near,
+    "truth": lambda value, expected, _: value is expected,
 }

