@@ -57,9 +57,7 @@ class EngineConfig(Section):
         if self.fp32_router_and_head and self.dtype == "float32":
             raise ValueError("fp32_router_and_head: an engine of dtype float32 computes all so; leave one of them out")
         if self.fp32_router_and_head and (self.tensor_parallel or 1) > 1:
-            raise ValueError(
-                "fp32_router_and_head: needs tensor_parallel=1; other processes build their own routers"
-            )
+            raise ValueError("fp32_router_and_head: needs tensor_parallel=1; other processes build their own routers")
         return self
 
     @model_validator(mode="after")

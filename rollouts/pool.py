@@ -178,6 +178,8 @@ class RolloutPool:
 
     def sleep(self) -> None:
         """Let every engine give back what memory it can. The next sync wakes them; until then none may be asked."""
+        if self._asleep:
+            return
         self._asleep = True
         list(self._threads.map(lambda n: self._on(n, lambda engine: engine.sleep()), range(len(self._engines))))
 

@@ -23,6 +23,7 @@ from tests.launching import ROOT, ends, launch, start
 from tests.tiny_tasks import generate
 
 pytestmark = [pytest.mark.ray, pytest.mark.sandbox]
+
 STEPS = 4
 CLOSE = {"rel": 1e-5, "abs": 1e-6}
 SECONDS = 60  # far above the few it takes, for a busy machine; without a word to the other it would be half an hour
@@ -126,6 +127,7 @@ def test_a_rank_that_is_killed_ends_the_other_and_the_run_is_taken_up(alone: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_without_rank_0_the_other_ends_too(tiny_policy: Path, tmp_path: Path):
     codes, said, victim = ended_at(1, 0, signal.SIGKILL, configured(tmp_path, tiny_policy, "run"))
     assert codes == [-9, 2], said
@@ -133,6 +135,7 @@ def test_without_rank_0_the_other_ends_too(tiny_policy: Path, tmp_path: Path):
     assert re.fullmatch(gone, said[1].strip())
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_signal_to_one_rank_stops_all_after_the_step(tiny_policy: Path, tmp_path: Path, victim: int):
@@ -143,6 +146,7 @@ def test_one_signal_to_one_rank_stops_all_after_the_step(tiny_policy: Path, tmp_
     assert len(valid_checkpoints(tmp_path / "run" / "grpo" / "checkpoints")) == 1
 
 
+@pytest.mark.slow
 def test_the_supervised_commands_on_two_ranks(tiny_policy: Path, tmp_path: Path):
     """`assay sft`, then `assay reward-model` from it, on two processes and on one."""
     generate(tmp_path / "tasks", seed=0)

@@ -250,6 +250,7 @@ def _build_tree(prefix: str, precompiled: str, layered: bool, devices: str) -> N
     for name in _DEVICES:
         Path("/dev", name).touch()
         kernel.mount(f"/old{devices}/{name}", f"/dev/{name}", flags=kernel.MS_BIND)
+        kernel.lock_writes(f"/dev/{name}")  # what it does stays; the times of its inode would tell one box of another
     for name, target in _DEVICE_LINKS.items():
         Path("/dev", name).symlink_to(target)
     # A fresh /proc may only be mounted where an unhidden one is mounted already; boxes cover this one.

@@ -117,8 +117,9 @@ def _leave(module: ModuleType, status: int) -> NoReturn:
         atexit._run_exitfuncs()
         module.__dict__.clear()
         gc.collect()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        for stream in (sys.stdout, sys.stderr, *_STREAMS[1:]):  # the first two may be the program's own, or none
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
     except BaseException:  # noqa: BLE001 - the program's own finalisers, or a stdout that nobody reads
@@ -136,4 +137,4 @@ def _code(script: str):
 
 def _stream(fd: int, mode: str, errors: str = "surrogateescape"):
     raw = open(fd, f"{mode}b", closefd=False)  # noqa: SIM115
-    return io.TextIOWrapper(raw, encoding="utf-8", errors=errors, line_buffering=fd == 2)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors=errors, newline="\n", line_buffering=fd == 2)

@@ -62,6 +62,7 @@ def test_what_ends_one_rank_ends_all_with_the_reason(what: str, codes: list[int]
     assert seconds < 100  # far less; a collective may take fifteen, and sleeps would take a hundred and twenty
 
 
+@pytest.mark.slow  # half a minute each, asleep
 @pytest.mark.parametrize(
     ("what", "where"), [("stops", "does not answer"), ("lags", r"in lags at tests/commands/ranks.py:\d+")]
 )

@@ -43,7 +43,7 @@ def settings(folder: Path, policy: Path, *, in_flight: bool) -> RunConfig:
     })  # fmt: skip
 
 
-@pytest.mark.parametrize("in_flight", [True, False])
+@pytest.mark.parametrize("in_flight", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_flow_trains_on_every_prompt_once_under_weights_that_are_proved(
     tmp_path: Path, tiny_policy: Path, in_flight: bool
 ):

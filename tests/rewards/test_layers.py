@@ -103,3 +103,11 @@ with LocalSandbox() as box:
     assert run.stdout.split() == ["/usr/local", "/usr/local/a", "b", str(Path("/usr/bin/env").stat().st_size)], (
         run.stderr
     )
+
+
+@pytest.mark.parametrize("name", ["null", "zero", "full", "random", "urandom"])
+def test_the_times_of_a_device_tell_one_box_nothing_of_another(sandbox, name):
+    code = f"import os\ntry: os.utime('/dev/{name}', (1, 1)); print('set')\nexcept OSError as e: print(e.strerror)\n"
+    code += "open('/dev/null', 'wb').write(b'x'); print(len(open('/dev/zero', 'rb').read(3)))"
+    refused, length = said(sandbox, code).splitlines()
+    assert refused in ("Read-only file system", "Operation not permitted", "Permission denied") and length == "3"

@@ -28,6 +28,13 @@ SCRIPTS = {
     "writes much": "print('x' * 300_000)",
     "writes bytes": "import sys\nsys.stdout.buffer.write(bytes(range(256)))",
     "writes to stderr": "import sys\nprint('e', file=sys.stderr)\nprint('o')",
+    "closes stdout": "import sys\nprint(1)\nsys.stdout.close()",
+    "uses stdout up": "import sys\nwith sys.stdout as out: out.write('x')",
+    "closes stderr": "import sys\nprint(1)\nsys.stderr.close()",
+    "has no stdout": "import sys\nprint(1)\nsys.stdout = None",
+    "writes to the first stdout": (
+        "import io, sys\nsys.stdout = io.StringIO()\nprint(1)\nsys.__stdout__.write(sys.stdout.getvalue())"
+    ),
     "registers an exit function": "import atexit\natexit.register(print, 'bye')\nprint('hi')",
     "finishes its threads": (
         "import threading, time\ndef late():\n    time.sleep(0.1)\n    print('late')\n"

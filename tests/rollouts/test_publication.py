@@ -18,7 +18,7 @@ from assay.policy import load_policy
 from assay.tokenizer import train_tokenizer
 from grpo.config import GRPOConfig
 from grpo.trainer import PolicyTrainer
-from rollouts.config import ProofConfig
+from rollouts.config import EngineConfig, ProofConfig
 from rollouts.fake import FakeEngine
 from rollouts.pool import RolloutPool
 from rollouts.weights import (
@@ -133,10 +133,10 @@ def test_module_by_module_the_checkpoint_is_the_same(tiny_policy: Path, lora: Lo
 def test_a_trainer_publishes_the_same_in_buckets_and_a_copy_outlives_its_next_step(
     tiny_policy: Path, lora: LoraConfig | None
 ):
-    config = GRPOConfig(kl={"estimator": "none", "coef": 0.0})  # type: ignore[arg-type]
+    config = GRPOConfig(kl={"estimator": "none"})  # type: ignore[arg-type]
     trainer = PolicyTrainer(tiny_policy, config, dtype="float32", temperature=1.0, pad_id=2, lora=lora)
     whole = trainer.publish().digests
-    own, copy = trainer.publication(16 * KIB, keep=False), trainer.publication(16 * KIB, keep=True)
+    own, copy = (trainer.publication(EngineConfig(sync_bucket_mib=1), keep=keep) for keep in (False, True))
     for publication in (own, copy):
         assert [*publication][-1].published == whole and publication.version == 0
     with torch.no_grad():
