@@ -105,9 +105,11 @@ class Flow:
         def found() -> int | None:
             return next((place for place in self._ready if self._may_take(place)), None)
 
-        self._changed.wait_for(lambda: self._failure or found() is not None)
+        self._changed.wait_for(lambda: self._failure or self._closed or found() is not None)
         if self._failure is not None:
             raise self._failure
+        if self._closed:
+            raise CancelledError  # there will be none
         place = found()
         assert place is not None
         return place

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +157,15 @@ def test_the_failure_of_an_engine_is_raised_where_the_step_is_taken():
     hands.flow.close()
 
 
-def test_closing_lets_waiting_engines_go():
+def test_closing_lets_waiting_engines_go_and_who_waits_for_a_step():
     hands = Hands(prompts=1, max_lag=1)
-    hands.take(0)
+    taking = hands.take(0)
     hands.begin()
     waiting = hands.threads.submit(hands.parts.ask)
     hands.flow.close()
     assert waiting.result(5) is None
+    with pytest.raises(CancelledError):
+        taking.result(5)
 
 
 # -- the whole loop, with engines of uneven speed ------------------------------------------------------------------
