@@ -86,13 +86,14 @@ def chaos(tmp_path_factory: pytest.TempPathFactory, tiny_policy: Path) -> Iterat
     settings = rig.settings(config, folder / "quiet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grpo.cluster, "EngineActor", HoldingEngineActor)
-        torch.set_num_threads(1)  # as in the driver that is killed
+        # as in the driver that is killed; where vLLM ran in this process, torch.set_num_threads does nothing any more
+        torch._C.set_num_threads(1)
         with fleet(settings, tiny_policy) as machines:
             machines.use_reward_model(settings.reward_model_path or "")
             made = Rig(folder, config, machines)
             yield made
             print(made.table())
-        torch.set_num_threads(threads)
+        torch._C.set_num_threads(threads)
 
 
 def test_a_quiet_run_trains_on_every_prompt_once_and_rewards_differ(chaos: Rig):
