@@ -110,8 +110,7 @@ def _train(
         advantages = estimate_advantages(drawn.scored, config, limit)
         batch = build_batch(drawn.scored, advantages, config, limit)
         version = parts.trainer.version  # a step with nothing to learn from does not raise it
-        metrics = parts.trainer.step(batch, timer.phase)
-        lag = version - batch.oldest_version
+        metrics, lag = parts.trainer.step(batch, timer.phase), version - batch.oldest_version
         mismatch.check(metrics, config.mismatch.stop_above, done, lag)
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{error}; the batch is in {record.offending(done, drawn.scored)}") from None
