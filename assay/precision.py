@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import library, nn
 
 from assay.adapter import base_of
 from assay.errors import ConfigError
@@ -82,4 +82,4 @@ def narrow_frozen(model: nn.Module, dtype: str) -> None:
 def _cast_grouped_products() -> None:
     for device in ("CPU", "CUDA"):
         if not torch._C._dispatch_has_kernel_for_dispatch_key(GROUPED, f"Autocast{device}"):
-            torch.library.register_autocast(GROUPED, device.lower(), torch.bfloat16)
+            library.register_autocast(GROUPED, device.lower(), torch.bfloat16)

@@ -143,18 +143,15 @@ class Proxy:
             except InfraFailure:
                 self._revive()
                 raise
-            except RayTaskError as error:
-                if isinstance(error.cause, AssayError):
-                    raise error.cause from None
-                if isinstance(error.cause, FULL):
-                    raise self._no_room(what, error.cause) from None
-                raise
-            except FULL as error:  # nobody died, and another engine would find no room either
-                raise self._no_room(what, error) from None
-            except RayError as error:  # also: its node, its memory or its answer was lost
+            except RayError as error:
+                failure = self._meaning(error, what)
+                if failure is None:
+                    raise
+                if isinstance(error, (RayTaskError, *FULL)):  # it lives
+                    raise failure from None
                 self._revive()
                 if not again:
-                    raise InfraFailure(f"{self._name} died during {what}: {first_line(error)}") from None
+                    raise failure from None
         raise AssertionError("unreachable: the second try answers or raises")
 
     def stream(self, *args: Any) -> Iterator[Any]:
@@ -166,19 +163,27 @@ class Proxy:
             parts = self._actor.parts.remote("stream", *args)
             while (part := self._wait(parts, what)) is not None:
                 yield part
-        except RayTaskError as error:
-            if isinstance(error.cause, AssayError):
-                raise error.cause from None
-            raise
         except RayError as error:
-            raise InfraFailure(f"{self._name} died during {what}: {first_line(error)}") from None
+            failure = self._meaning(error, what)
+            if failure is None:
+                raise
+            raise failure from None
 
-    def _no_room(self, what: str, error: BaseException) -> EnvironmentProblem:
-        grow = "" if self._cluster.config.address else ", or raise cluster.object_store_gib"
-        return EnvironmentProblem(
-            f"{self._name}: no room for {what}: Ray's object store is full, and so is the disk below its temporary "
-            f"folder ({first_line(error)}); free space there{grow}"
-        )
+    def _meaning(self, error: RayError, what: str) -> AssayError | None:
+        """What an error of Ray says about the call, in our words; None for a defect in what was called."""
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, AssayError):
+            return cause
+        if isinstance(cause, FULL):  # nobody died, and another engine would find no room either
+            grow = "" if self._cluster.config.address else ", or raise cluster.object_store_gib"
+            return EnvironmentProblem(
+                f"{self._name}: no room for {what}: Ray's object store is full, and so is the disk below its temporary "
+                f"folder ({first_line(cause)}); free space there{grow}"
+            )
+        if isinstance(error, RayTaskError):
+            return None
+        # also: its node, its memory or its answer was lost
+        return InfraFailure(f"{self._name} died during {what}: {first_line(error)}")
 
     def _revive(self) -> None:
         """Wait, where Ray starts the actor anew, until it is there again: whoever tries next shall not find it dead."""
