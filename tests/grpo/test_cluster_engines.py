@@ -56,14 +56,13 @@ class Telling(FakeEngine):
 
     def _told(self) -> None:
         for name in ("fail", "die"):
-            order = self.folder / name
-            with self.lock:
-                told = order.exists()
-                order.unlink(missing_ok=True)
-            if told and name == "fail":
+            try:
+                (self.folder / name).unlink()  # of both engines one follows it: who took the file away
+            except FileNotFoundError:
+                continue
+            if name == "fail":
                 raise DataError("this prompt is no prompt")
-            if told:
-                os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def most_at_once(self) -> int:
         return self.most
