@@ -253,8 +253,9 @@ def compare_probe(
 ) -> float:
     """Largest difference between the probe's log-probabilities, flips left out. Raises WeightMismatch.
 
-    Both are [sequences][tokens]; one that is no number is refused. A router that breaks a near-tie the other way shows as one token that differs
-    visibly while all others agree, so `flips_allowed` of the tokens may; the median never may.
+    Both are [sequences][tokens]; a value that is no finite number is refused. A router that breaks a near-tie the other
+    way shows as one token that differs visibly while all others agree, so `flips_allowed` of the tokens may; the median
+    never may.
     """
     differences = sorted(
         abs(e - t) for es, ts in zip(engine, trainer, strict=True) for e, t in zip(es, ts, strict=True)
