@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from rewards.drivers_types import Kind
 from rewards.rewriting import outside
@@ -22,6 +23,7 @@ KEPT = r"""\br(?P<hashes>#*)"[\s\S]*?"(?P=hashes)|//[^\n]*|/\*[\s\S]*?\*/|"(?:\\
 _NATURAL = {"int": "i64", "float": "f64", "bool": "bool", "string": "&'static str"}
 _STRING = Kind("string")
 _INT = re.compile(r"[iu](?:8|16|32|64|128|size)")
+_LONGEST = 4000  #: characters of a declaration; of a longer one no more is read
 _OPEN, _CLOSE = "<([{", ">)]}"
 
 
@@ -29,16 +31,22 @@ def main_of(program: str, entry: str, kinds: tuple[Kind, ...]) -> str:
     """The function `main` that has the driver call `entry`, and the type Solution where it has methods only."""
     owner, at = _place(program, entry)
     declared = re.search(r"\b(?:struct|enum|union|type)\s+Solution\b", program)
-    before = "" if declared or not re.search(r"^\s*impl\s+Solution\b", program, re.MULTILINE) else "struct Solution;\n"
+    before = "" if declared or not re.search(r"\bimpl\s+Solution\b", program) else "struct Solution;\n"
     called = f"{owner}::{entry}" if owner else entry
-    found = _declared(program[at:]) if at >= 0 else None
-    if found is not None:
-        bounds, parameters = found
-        if len(parameters) == len(kinds) and (bounds or any(re.search(r"\bimpl\b", one) for one in parameters)):
-            types = [_concrete(one, kind, bounds) for one, kind in zip(parameters, kinds, strict=True)]
-            taken = ", ".join(f"a{n}: {kind}" for n, kind in enumerate(types))
-            called = f"|{taken}| {called}({', '.join(f'a{n}' for n in range(len(types)))})"
+    if at >= 0:
+        with suppress(RecursionError):  # bounds that need each other, or no end of brackets: no type is written down
+            called = _filled(called, program[at : at + _LONGEST], kinds)
     return f"{before}fn main() {{ assay_driver::run({called}) }}"
+
+
+def _filled(called: str, text: str, kinds: tuple[Kind, ...]) -> str:
+    """The function; where its declaration leaves types open, a closure of the types that it is called with."""
+    bounds, parameters = _declared(text)
+    if len(parameters) != len(kinds) or not (bounds or any(re.search(r"\bimpl\b", one) for one in parameters)):
+        return called
+    types = [_concrete(one, kind, bounds) for one, kind in zip(parameters, kinds, strict=True)]
+    taken = ", ".join(f"a{n}: {kind}" for n, kind in enumerate(types))
+    return f"|{taken}| {called}({', '.join(f'a{n}' for n in range(len(types)))})"
 
 
 def _place(program: str, entry: str) -> tuple[str, int]:
@@ -49,23 +57,23 @@ def _place(program: str, entry: str) -> tuple[str, int]:
     inside: list[str] = []  # what the open braces belong to
     last, method = 0, ("", -1)
     for found in outside(rf"[{{}};]|\bfn\s+{entry}\b", program, KEPT):
-        token, head = found[0], program[last : found.start()]
+        token = found[0]
         if token.startswith("fn"):
             if not inside:
                 return "", found.end()
-            owner = re.search(r"\bimpl\s+(\w+)\s*\Z", inside[0])
-            if owner and len(inside) == 1 and method[1] < 0:
+            owner = re.search(r"\bimpl\s+(\w+)\s*\Z", inside[0]) if len(inside) == 1 and method[1] < 0 else None
+            if owner:
                 method = owner[1], found.end()
             continue
         if token == "{":
-            inside.append(head)
+            inside.append(program[max(last, found.start() - 200) : found.start()])
         elif token == "}" and inside:
             inside.pop()
         last = found.end()
     return method
 
 
-def _declared(text: str) -> tuple[dict[str, str], list[str]] | None:
+def _declared(text: str) -> tuple[dict[str, str], list[str]]:
     """The type parameters with their bounds, and the types of the parameters, of what stands behind the name."""
     text = re.sub(r"//[^\n]*|/\*[\s\S]*?\*/|\s+", " ", text.replace("->", "\0")).lstrip()
     bounds: dict[str, str] = {}
@@ -77,7 +85,7 @@ def _declared(text: str) -> tuple[dict[str, str], list[str]] | None:
                 bounds[name.split("=")[0].strip()] = bound
         text = text.lstrip()
     if not text.startswith("("):
-        return None
+        return bounds, []
     inside, text = _group(text)
     parameters = [one.partition(":")[2].strip() for one in _split(inside)]
     for one in _split(text.partition("{")[0].rpartition("where ")[2]):
@@ -99,13 +107,13 @@ def _group(text: str) -> tuple[str, str]:
 
 def _split(text: str, by: str = ",") -> list[str]:
     """The parts of a list; commas in brackets part nothing."""
-    parts, depth = [""], 0
-    for letter in text:
+    parts, depth, last = [], 0, 0
+    for at, letter in enumerate(text):
         depth += (letter in _OPEN) - (letter in _CLOSE)
         if letter == by and not depth:
-            parts.append("")
-        else:
-            parts[-1] += letter
+            parts.append(text[last:at])
+            last = at + 1
+    parts.append(text[last:])
     return [part.strip() for part in parts if part.strip()]
 
 
@@ -149,12 +157,12 @@ def _fitting(bound: str, kind: Kind, bounds: dict[str, str]) -> str:
             inner = inner.strip()
             part = _group(inner)[0] if inner[0] == "[" else inner[4:-1]
             return f"Vec<{_concrete(part, kind.item or kind, bounds)}>"
+        if name == "Into" and inner.startswith("Option<"):
+            return _concrete(inner, kind, bounds)
         if name == "Into" and kind.name == "int":
             return inner if _INT.fullmatch(inner) else "i32"
         if name == "Into" and kind.name == "float":
             return inner
-        if name == "Into" and inner.startswith("Option<"):
-            return _concrete(inner, kind, bounds)
         if name == "FromStr" or (name == "Borrow" and inner == "String"):
             return "String"
     return _natural(kind)

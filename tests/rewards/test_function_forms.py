@@ -236,6 +236,20 @@ def test_what_a_declaration_in_rust_leaves_open_is_filled_in(program, kinds, mai
     assert main_of(program, "f", tuple(map(kind_of, kinds.split()))) == f"fn main() {{ assay_driver::run({main}) }}"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fn f<T: Into<Option<T>>>(x: T) {}",
+        f"fn f<T>(x: {'&' * 3000}T) {{}}",
+        "fn f<" + "T, " * 300_000,
+        "\n" * 1_000_000 + "impl Solution",
+        "impl A {" + "fn f " * 200_000,
+    ],
+)
+def test_what_nobody_declares_is_left_to_the_compiler_and_costs_nothing(text):
+    assert "run(f)" in main_of(text, "f", (kind_of("int"),)) or "A::f" in main_of(text, "f", (kind_of("int"),))
+
+
 def test_an_empty_type_is_declared_where_only_its_methods_are():
     text = main_of("impl Solution { pub fn f(x: i32) -> i32 { x } }", "f", (kind_of("int"),))
     assert text == "struct Solution;\nfn main() { assay_driver::run(Solution::f) }"
