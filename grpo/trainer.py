@@ -322,10 +322,9 @@ class PolicyTrainer:
         trains them, so they need no copy but where ranks share them and could not gather at any time."""
         if self._base is None:
             base = base_of(self.unwrapped)
+            frozen = [*frozen_items(self.unwrapped)]  # in a forward pass PEFT has some of them under other names
             items = self._items(
-                lambda: frozen_items(self.unwrapped),
-                lambda gathered: checkpoint_items(base, gathered),
-                self.accelerator.is_fsdp2,
+                lambda: iter(frozen), lambda gathered: checkpoint_items(base, gathered), self.accelerator.is_fsdp2
             )
             self._base = Publication(items, self.version, bucket, places=places(self.unwrapped))
         return self._base

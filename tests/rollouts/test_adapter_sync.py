@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,34 @@ def test_a_copy_of_the_factors_outlives_the_next_step_and_the_frozen_weights_nee
         base_of(trainer.unwrapped).model.norm.weight.add_(1e-3)
     with pytest.raises(WeightMismatch, match=r"model\.norm\.weight were trained meanwhile"):
         list(copy.base)
+
+
+def test_merged_tensors_are_held_one_at_a_time(policy: Path):
+    published = make_trainer(policy).publication(ALONE, keep=False)
+    base, refs, most = kept(published), list[weakref.ref[torch.Tensor]](), 0
+    for _, tensor in base.merged(*factors_of(published)):
+        refs.append(weakref.ref(tensor))
+        most = max(most, sum(ref() is not None for ref in refs))
+    assert most <= 2 and len(refs) > 50
+
+
+def test_an_heir_that_asks_in_the_midst_of_a_forward_pass_gets_the_same(policy: Path):
+    """PEFT hooks the fused experts up for the length of their pass, and their parameters have other names in it."""
+    trainer = make_trainer(policy)
+    published = trainer.publication(ALONE, keep=True)
+    before, found = merged_by_an_engine(published), list[dict[str, torch.Tensor]]()
+    experts = base_of(trainer.unwrapped).model.layers[1].mlp.experts.get_base_layer()
+
+    def asked(*call: Any) -> None:
+        assert any("parametrizations" in name for name, _ in frozen_items(trainer.unwrapped))
+        found.append(merged_by_an_engine(published))
+
+    with torch.no_grad():
+        hook = experts.register_forward_pre_hook(asked)
+        trainer.unwrapped(input_ids=torch.tensor([[3, 4, 5]]))
+        hook.remove()
+    (again,) = found
+    assert list(again) == list(before) and all(torch.equal(again[name], before[name]) for name in before)
 
 
 # -- which engine lacks what ------------------------------------------------------------------------------------
