@@ -97,11 +97,7 @@ def merged_items(model: Any) -> Iterator[tuple[str, Tensor]]:
     """
     from assay.sharded import spread
 
-    base, adapters = base_of(model), {}
-    if is_adapted(model):
-        for name, module in base.named_modules():
-            if hasattr(module, "get_delta_weight") and NAME in module.lora_A:
-                adapters[f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
+    base, adapters = base_of(model), adapters_of(model)
     for name, tensor in base.state_dict().items():
         if not is_adapted(model):
             yield name, tensor
@@ -110,6 +106,37 @@ def merged_items(model: Any) -> Iterator[tuple[str, Tensor]]:
             if adapter is not None:  # added in float32 also where the frozen weight is held in 16 bits
                 tensor = tensor.float() + spread(_delta(adapter), tensor).float()
             yield _plain(name), tensor
+
+
+def adapters_of(model: Any) -> dict[str, Any]:
+    """The plain model's name of each adapted parameter, and PEFT's adapter around it."""
+    found = {}
+    if is_adapted(model):
+        for name, module in base_of(model).named_modules():
+            if hasattr(module, "get_delta_weight") and NAME in module.lora_A:
+                found[f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
+    return found
+
+
+def frozen_items(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """An adapted model's tensors but its factors, as they are held, under the plain model's names."""
+    for name, tensor in base_of(model).state_dict().items():
+        if ".lora_" not in name:
+            yield _plain(name), tensor
+
+
+def factor_items(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """`NAME.lora_A` [E rank, in] and `NAME.lora_B` [out, rank E] of each adapted parameter NAME, as PEFT lays them out:
+    E is 1 but for experts that are one parameter."""
+    for name, adapter in adapters_of(model).items():
+        yield f"{name}.lora_A", adapter.lora_A[NAME].weight.detach()
+        yield f"{name}.lora_B", adapter.lora_B[NAME].weight.detach()
+
+
+def scale_of(model: Any) -> float:
+    """alpha/rank, the same for all of a model's adapters."""
+    (scale,) = {float(adapter.scaling[NAME]) for adapter in adapters_of(model).values()}
+    return scale
 
 
 def _delta(adapter: Any) -> Tensor:

@@ -57,6 +57,7 @@ METRICS: dict[str, Metric] = {
     "correction/truncated": Metric("share", "tokens whose weight it cut"),
     "correction/off_policy": Metric("share", "bad completions left out because the policy has moved away from them"),
     "weights/probe_max_abs": Metric("nats", "largest log-probability difference on the probe after a weight sync"),
+    "weights/sent_bytes": Metric("bytes", "sent to the engines in a weight sync, where adapters go alone"),
     "verdict/AC": Metric("share", "accepted"),
     "verdict/WA": Metric("share", "wrong answer"),
     "verdict/RE": Metric("share", "runtime error"),

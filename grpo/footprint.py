@@ -74,6 +74,11 @@ def sequence_cache(size: ModelSize, config: EngineConfig, length: int) -> int:
     return WIDTH[config.dtype] * size.cached_per_token * length
 
 
+def kept_base(size: ModelSize, engine: EngineConfig, dtype: str) -> int:
+    """Of main memory, by each engine: the frozen weights it merges adapters into, in `policy.dtype`."""
+    return WIDTH[dtype] * size.parameters if engine.lora_sync == "adapter" else 0
+
+
 def in_transit(size: ModelSize, engine: EngineConfig, kept: bool) -> int:
     """Weights on their way to the engines, on the driver's node: the bucket that is made, and two in Ray's memory, each
     of `sync_bucket_mib` or of the largest tensor; and a copy, where engines may ask for it while the trainer trains."""
@@ -94,10 +99,12 @@ def memory_missing(
     transit: int,
     ranks: Mapping[str, int],
     loading: int = 0,
+    kept: int = 0,
 ) -> list[str]:
     """What does not fit, one line each. Memory that a node does not tell (0 bytes) is not judged.
 
     `ranks`: of the trainer, on each node, which hold `trainer` each, and `loading` of main memory at the start.
+    `kept`: of main memory, by each engine.
     """
     found = []
     held = 0 if trainer is None else sum(trainer.values())
@@ -106,7 +113,7 @@ def memory_missing(
         on_devices, here = node.resources.get("GPU", 0) > 0, ranks.get(node.name, 0)
         if on_devices:
             found += _device(cluster, engine, node, held if here else 0, engines, one_engine, one_sequence)
-        ram = 0 if on_devices else engines * sum(one_engine.values()) + here * held
+        ram = engines * kept + (0 if on_devices else engines * sum(one_engine.values()) + here * held)
         ram += max(transit if node.driver else 0, here * loading if on_devices else 0)
         if 0 < node.ram_bytes < ram:
             found.append(

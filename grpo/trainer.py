@@ -27,10 +27,13 @@ from assay.adapter import (
     adapted,
     adapter_state,
     base_of,
+    factor_items,
+    frozen_items,
     merged_items,
     merged_state,
     restore_weights,
     save_weights,
+    scale_of,
     without_adapter,
 )
 from assay.checkpoint import load_state, save_state
@@ -49,6 +52,7 @@ from grpo.entropy import Bonus
 from grpo.mismatch import THRESHOLDS, share_above
 from grpo.objective import Known, by_token, disagreement, objective
 from rollouts.config import EngineConfig
+from rollouts.merging import places
 from rollouts.weights import Probe, Publication, WeightBundle, checkpoint_items, checkpoint_state, make_probe, publish
 from rollouts.wide import as_held
 
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Phase = Callable[[str], AbstractContextManager[Any]]
+Item = tuple[str, Tensor]
+Items = Callable[[], Iterator[Item]]
 
 
 @dataclass(slots=True)
@@ -89,6 +95,7 @@ class PolicyTrainer:
 
         self.config, self.temperature, self.pad_id = config, temperature, pad_id
         self.version = 0
+        self._base: Publication | None = None  #: what adapters are added to, once it was asked for
         self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
         check_precision(dtype, self.accelerator.mixed_precision)
         self.dtype = dtype  # of products; trained weights are float32
@@ -298,20 +305,46 @@ class PolicyTrainer:
     def publication(self, engine: EngineConfig, keep: bool) -> Publication:
         """The policy in buckets and in the precision of `engine`, read from the weights where they are; or from a copy,
         where engines may ask again while the weights are trained. Ranks gather for each reading, so with several there
-        is a copy, on the main one."""
+        is a copy, on the main one. With `lora_sync: adapter` the buckets are the factors', as they are."""
+        bucket = engine.sync_bucket_mib << 20
+        copied = keep or self.accelerator.num_processes > 1
+        if engine.lora_sync == "adapter":
+            factors = self._items(lambda: factor_items(self.unwrapped), iter, copied)
+            return Publication(factors, self.version, bucket, base=self._frozen(bucket), scale=scale_of(self.unwrapped))
 
-        def items() -> Iterator[tuple[str, Tensor]]:
-            gathered = ((name, whole(tensor, main)) for name, tensor in merged_items(self.unwrapped))
+        def held(gathered: Iterator[Item]) -> Iterator[Item]:
+            return as_held(checkpoint_items(base_of(self.unwrapped), gathered), engine)
+
+        return Publication(self._items(lambda: merged_items(self.unwrapped), held, copied), self.version, bucket)
+
+    def _frozen(self, bucket: int) -> Publication:
+        """What adapters are added to, one publication for the whole run: the same tensors under the same name. Nobody
+        trains them, so they need no copy but where ranks share them and could not gather at any time."""
+        if self._base is None:
+            base = base_of(self.unwrapped)
+            frozen = [*frozen_items(self.unwrapped)]  # in a forward pass PEFT has some of them under other names
+            items = self._items(
+                lambda: iter(frozen), lambda gathered: checkpoint_items(base, gathered), self.accelerator.is_fsdp2
+            )
+            self._base = Publication(items, self.version, bucket, places=places(self.unwrapped))
+        return self._base
+
+    def _items(self, read: Items, form: Callable[[Iterator[Item]], Iterator[Item]], copied: bool) -> Items:
+        """`form` of what `read` goes through, gathered: whole on the main process, nothing on others. Each reading goes
+        through it anew; `copied`, it was gone through here, once."""
+        main = self.accelerator.is_main_process
+
+        def items() -> Iterator[Item]:
+            gathered = ((name, whole(tensor, main)) for name, tensor in read())
             if main:
-                yield from as_held(checkpoint_items(base_of(self.unwrapped), gathered), engine)
+                yield from form(gathered)
             else:
                 deque(gathered, maxlen=0)
 
-        main, bucket = self.accelerator.is_main_process, engine.sync_bucket_mib << 20
-        if not keep and self.accelerator.num_processes == 1:
-            return Publication(items, self.version, bucket)
+        if not copied:
+            return items
         copies = [(name, tensor.to("cpu", copy=True)) for name, tensor in items()]
-        return Publication(lambda: copies, self.version, bucket)
+        return lambda: iter(copies)
 
     def probe(self, sequences: list[list[int]]) -> Probe:
         """The trainer's own log-probabilities of the probe's sequences."""

@@ -48,6 +48,11 @@ class EngineConfig(Section):
     sync_bucket_mib: int = Field(
         default=64, ge=1, description="weights travel in buckets of so much, or of one tensor that is larger"
     )
+    lora_sync: Literal["merged", "adapter"] = Field(
+        default="merged",
+        description="with policy.lora: every sync sends merged weights, or the factors alone, which an engine merges "
+        "into frozen weights that it got once and keeps in main memory",
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset"
     )
@@ -64,6 +69,19 @@ class EngineConfig(Section):
     def _updates_in_flight_need_a_queue(self) -> EngineConfig:
         if self.update_in_flight and self.routing != "queue":
             raise ValueError("update_in_flight: a share is drawn under one version; set routing: queue too")
+        return self
+
+    @model_validator(mode="after")
+    def _who_merges_adapters(self) -> EngineConfig:
+        if self.lora_sync == "adapter" and (self.tensor_parallel or 1) > 1:
+            raise ValueError(
+                "lora_sync: adapter needs tensor_parallel=1; each process of an engine would keep all frozen weights"
+            )
+        if self.lora_sync == "adapter" and self.update_in_flight:
+            raise ValueError(
+                "lora_sync: adapter has not been tried with update_in_flight, whose tokens would wait while an engine "
+                "merges; set one of them alone"
+            )
         return self
 
 

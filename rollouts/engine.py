@@ -43,6 +43,10 @@ class Engine(Protocol):
         """Take the next bucket of a version; after the last, say whether all of it is held. Raises WeightMismatch."""
         ...
 
+    def keeps(self) -> str:
+        """The name of the frozen weights it keeps, which factors may be sent for; empty where it keeps none."""
+        ...
+
     def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of every token but the first, [len - 1] each: the probe that proves the computation."""
         ...

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from assay.errors import WeightMismatch
 from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.engine import SLEPT, Sampling
-from rollouts.weights import Arrival, SyncReport, WeightBundle
+from rollouts.weights import Arrival, SyncReport, WeightBundle, check_base, named
 
 Answer = Callable[[Sequence[int], random.Random], Sequence[int]]
 Route = Callable[[Sequence[int]], RoutedExperts]
@@ -23,7 +23,7 @@ class FakeEngine:
     def __init__(self, answer: Answer, logprob: float = -1.0, route: Route | None = None) -> None:
         self._answer, self._logprob, self._route = answer, logprob, route
         self.version = -1
-        self._arrival = Arrival()
+        self._arrival, self._kept = Arrival(), ""
         self._slept = self._asleep = False
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
@@ -55,14 +55,21 @@ class FakeEngine:
     def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
         if self._asleep:
             raise WeightMismatch("weights for an engine that sleeps")
+        if bundle.adapter is not None:
+            check_base(bundle, self._kept)
         self._arrival.take(bundle)
-        if bundle.published is None:
+        if bundle.places is not None:
+            self._kept = named(bundle.published, bundle.places) if bundle.published is not None else ""
+        if bundle.published is None or bundle.places is not None:
             return None
         self.version, self._slept = bundle.version, False
         modules = len(bundle.published)
         return SyncReport(
             version=bundle.version, modules_checked=modules, max_relative_error=0.0, load_s=0.0, proof_s=0.0
         )
+
+    def keeps(self) -> str:
+        return self._kept
 
     def sleep(self) -> None:
         self._slept, self._asleep = True, True

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.errors import WeightMismatch
+from rollouts.config import EngineConfig
 from rollouts.holding import Holding
-from rollouts.weights import Arrival, WeightBundle
+from rollouts.merging import Base
+from rollouts.weights import Arrival, Publication, Received, WeightBundle
+from rollouts.wide import as_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,37 @@ class Load:
         self._arrival, self._open = Arrival(), False
         self._holding: Holding | None = None
         self._proof_s = self._load_s = 0.0
+        self._base, self._factors = Base(), dict[str, Any]()
 
-    def take(self, worker: Any, bundle: WeightBundle) -> None:
-        started = time.perf_counter()
+    def take(self, worker: Any, bundle: WeightBundle, config: EngineConfig) -> None:
+        if bundle.places is not None:
+            self._base.take(bundle)
+        elif bundle.adapter is not None:
+            self._add(worker, bundle, config)
+        else:
+            started = time.perf_counter()
+            self._load(worker, bundle, self._arrival.take(bundle), started)
+
+    def _add(self, worker: Any, bundle: WeightBundle, config: EngineConfig) -> None:
+        """Keep a version's factors; with the last of them, load the frozen weights with all of them added."""
+        self._base.check(bundle)
         received = self._arrival.take(bundle)
+        self._factors = dict(received) if bundle.part == 0 else self._factors | dict(received)
+        if bundle.published is None:
+            return
+        factors, self._factors = self._factors, {}
+
+        def items() -> Iterator[tuple[str, Any]]:
+            return as_held(self._base.merged(factors, bundle), config)
+
+        started = time.perf_counter()
+        for part in Publication(items, bundle.version, config.sync_bucket_mib << 20):  # as a trainer would have sent it
+            merged = time.perf_counter()
+            self._load(worker, part, Received(part), merged)
+            self._load_s += merged - started
+            started = time.perf_counter()
+
+    def _load(self, worker: Any, bundle: WeightBundle, received: Received, started: float) -> None:
         if bundle.part == 0:
             self._begin(worker, bundle.version)
         assert self._holding is not None
@@ -97,12 +127,12 @@ def _configured(worker: Any) -> Any:
     return set_current_vllm_config(worker.vllm_config)
 
 
-def take(worker: Any, bundle: WeightBundle) -> Refused | None:
-    """Load a bucket into this worker's model, after checking that it arrived as it was sent."""
+def take(worker: Any, bundle: WeightBundle, config: EngineConfig) -> Refused | None:
+    """Load a bucket into this worker's model, or keep it, after checking that it arrived as it was sent."""
     if not hasattr(worker.model_runner, "assay_load"):
         worker.model_runner.assay_load = Load()
     try:
-        worker.model_runner.assay_load.take(worker, bundle)
+        worker.model_runner.assay_load.take(worker, bundle, config)
     except WeightMismatch as mismatch:
         return Refused(str(mismatch))
     return None

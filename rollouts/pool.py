@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -71,6 +71,7 @@ class RolloutPool:
         self.expected = Expected()
         self._held: tuple[Published, Probe] | None = None
         self.recoveries: list[Recovery] = []
+        self.sent_bytes = 0  #: of the buckets of the last sync, however many engines read them
         lanes = max(1, len(self._engines)) * (LANES if room else 1)
         self._threads = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="rollout")
         self._prompts: dict[tuple[Message, ...], tuple[int, ...]] = {}
@@ -193,8 +194,9 @@ class RolloutPool:
     def _hand_out(self, published: Published) -> tuple[dict[int, SyncReport], dict[int, Engine]]:
         """Every bucket to all engines at once: what each says of the last, and who died on the way."""
         reports, fallen = dict[int, Any](), dict[int, Engine]()
+        everyone, self.sent_bytes = list(range(len(self._engines))), 0
 
-        def each(work: Callable[[Engine], Any]) -> None:
+        def each(work: Callable[[Engine], Any], of: Sequence[int] = everyone) -> None:
             def one(n: int) -> None:
                 try:
                     reports[n] = work(self._engines[n])
@@ -202,17 +204,25 @@ class RolloutPool:
                     self._mourn(failure, self._restart is not None)
                     fallen[n] = self._engines[n]
 
-            list(self._threads.map(one, [n for n in range(len(self._engines)) if n not in fallen]))
+            list(self._threads.map(one, [n for n in of if n not in fallen]))
+
+        def hand(buckets: Iterable[WeightBundle], of: Sequence[int]) -> None:
+            for bucket in buckets:
+                self.sent_bytes += bucket.size_bytes
+                shared = self._shared(bucket)
+                each(lambda engine, it=shared: engine.load_weights(it), of)  # type: ignore[misc]
+                del bucket, shared  # or two are held while the next one is made
 
         with ExitStack() as stays:
             for lock in self._replacing:  # an engine that dies in its flight is replaced when all buckets are out
                 stays.enter_context(lock)
             if self._asleep:
                 each(lambda engine: engine.wake_up())
-            for bucket in published:
-                shared = self._shared(bucket)
-                each(lambda engine, of=shared: engine.load_weights(of))  # type: ignore[misc]
-                del bucket, shared  # or two are held while the next one is made
+            if (base := _base_of(published)) is not None:
+                each(lambda engine: engine.keeps())
+                if lacking := [n for n in everyone if n not in fallen and reports[n] != base.name]:
+                    hand(base, lacking)
+            hand(published, everyone)
         return {n: report for n, report in reports.items() if n not in fallen}, fallen
 
     def _shared(self, bucket: WeightBundle) -> Any:
@@ -267,6 +277,10 @@ class RolloutPool:
         self, engine: Engine, published: Published, probe: Probe, report: SyncReport | None = None
     ) -> tuple[SyncReport, float]:
         if report is None:
+            base = _base_of(published)
+            if base is not None and engine.keeps() != base.name:
+                for bucket in base:
+                    engine.load_weights(bucket)
             *_, report = (engine.load_weights(bucket) for bucket in published)
         if report is None or report.version != published.version:
             held = None if report is None else report.version
@@ -323,3 +337,8 @@ class RolloutPool:
         """End the threads; the engines belong to whoever started them, and none is started in place of another."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _base_of(published: Published) -> Publication | None:
+    """The frozen weights that an engine has to keep before these come, where these are factors."""
+    return published.base if isinstance(published, Publication) else None

@@ -30,7 +30,7 @@ from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.engine import SLEPT, Sampling
 from rollouts.stepping import Stepper, spans, streamed
-from rollouts.weights import SyncReport, WeightBundle
+from rollouts.weights import SyncReport, WeightBundle, named
 from rollouts.wide import wide_routers
 
 FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
@@ -51,7 +51,8 @@ class VLLMEngine:
         self.version = -1  # nothing synced yet: what was read from disk is not a trained version
         self._parallel = (config.tensor_parallel or 1) > 1
         self._unfit = ""  #: why it may not generate or score now
-        self._proof, self._eos = proof, eos_token_id
+        self._kept = ""  #: name of the frozen weights kept beside the model
+        self._config, self._proof, self._eos = config, proof, eos_token_id
         self._rtol = proof.tensor_rtol or TENSOR_RTOL[config.dtype]
         self._on_cpu = not torch.cuda.is_available()
         options: dict[str, Any] = {}
@@ -178,9 +179,17 @@ class VLLMEngine:
     def _take(self, bundle: WeightBundle) -> SyncReport | None:
         from rollouts.loading import take
 
+        if bundle.places is not None:  # kept, and not loaded
+            self._kept = ""
+            self._of_all(bundle.version, take, bundle, self._config)
+            self._kept = named(bundle.published, bundle.places) if bundle.published is not None else ""
+            return None
         self._unfit = f"the engine was left in the midst of weights version {bundle.version}: it may not answer"
-        self._of_all(bundle.version, take, bundle)
+        self._of_all(bundle.version, take, bundle, self._config)
         return self._prove(bundle.version) if bundle.published is not None else None
+
+    def keeps(self) -> str:
+        return self._kept
 
     def _prove(self, version: int) -> SyncReport:
         from rollouts.loading import prove

@@ -33,8 +33,31 @@ if TYPE_CHECKING:  # numpy is all that travels; torch is imported where it is us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Which rows of an adapted parameter a checkpoint tensor is, and of which of its experts, where it has several."""
+
+    parameter: str
+    experts: int
+    expert: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What factors are added to, W + scale B A: the frozen weights of this name (`Publication.name`)."""
+
+    base: str
+    scale: float  # alpha/rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightBundle:
-    """One version of the policy on its way to the engines, or one bucket of it: part 0 opens it, the last ends it."""
+    """One version of the policy on its way to the engines, or one bucket of it: part 0 opens it, the last ends it.
+
+    With `adapter` the tensors are a version's factors; with `places`, the frozen weights that such are added to, which
+    an engine keeps (`rollouts/merging.py`).
+    """
 
     version: int
     tensors: Mapping[str, np.ndarray[Any, Any]]  #: checkpoint name -> values; bfloat16 travels as uint16
@@ -42,6 +65,8 @@ class WeightBundle:
     digests: Mapping[str, str]
     part: int = 0
     published: Mapping[str, str] | None  #: the last bucket's: digests of the whole version. None: more is to come
+    adapter: Adapter | None = None
+    places: Mapping[str, Place] | None = None  #: the last bucket's: of every checkpoint tensor that has factors
 
     def __iter__(self) -> Iterator[WeightBundle]:
         """A whole version is its own only bucket."""
@@ -78,6 +103,14 @@ def publish(state: Mapping[str, Any], version: int) -> WeightBundle:
     return WeightBundle(version=version, tensors=tensors, dtypes=dtypes, digests=digests, published=digests)
 
 
+def named(digests: Mapping[str, str], places: Mapping[str, Place] | None) -> str:
+    """A name of frozen weights and of where factors go among them: other weights, or another way, another name."""
+    import numpy as np
+
+    said = repr((sorted(digests.items()), sorted((places or {}).items(), key=lambda item: item[0])))
+    return digest(np.frombuffer(said.encode(), dtype=np.uint8))
+
+
 def as_array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """The values in main memory; those of a contiguous CPU tensor are not copied."""
     import torch
@@ -97,11 +130,31 @@ class Publication:
     `items()` goes through (checkpoint name, tensor) and may be asked again, for an engine that comes later. Buckets
     look at the tensors where they are, so nothing is held but the bucket at hand; the digests of the first pass bind
     the later ones, and tensors that were trained meanwhile are refused.
+
+    With `base` the items are factors, added `scale` times to the weights that publication brings; which has `places`.
     """
 
-    def __init__(self, items: Callable[[], Iterable[tuple[str, torch.Tensor]]], version: int, bucket_bytes: int):
+    def __init__(
+        self,
+        items: Callable[[], Iterable[tuple[str, torch.Tensor]]],
+        version: int,
+        bucket_bytes: int,
+        *,
+        places: Mapping[str, Place] | None = None,
+        base: Publication | None = None,
+        scale: float = 1.0,
+    ):
         self.version, self._items, self._bucket_bytes = version, items, bucket_bytes
+        self.base, self._places, self._scale = base, places, scale
         self._digests: dict[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """What these weights are called by all they are. Asked before they were published, they are read for it."""
+        if self._digests is None:
+            for _ in self:
+                pass
+        return named(self._digests or {}, self._places)
 
     def __iter__(self) -> Iterator[WeightBundle]:
         seen: dict[str, str] = {}
@@ -134,6 +187,8 @@ class Publication:
             digests=digests,
             part=part,
             published=dict(seen) if last else None,
+            adapter=None if self.base is None else Adapter(base=self.base.name, scale=self._scale),
+            places=None if self._places is None else self._places if last else {},
         )
 
 
@@ -217,6 +272,16 @@ class Arrival:
         if lost:
             raise WeightMismatch(f"{_some([n for n, _ in lost])} of what was published never came")
         return received
+
+
+def check_base(bundle: WeightBundle, kept: str) -> None:
+    """Raises WeightMismatch where a bucket of factors is for other frozen weights than an engine keeps."""
+    wanted = bundle.adapter.base if bundle.adapter is not None else ""
+    if wanted != kept:
+        keeps = f"the engine keeps {kept[:8]}" if kept else "the engine keeps none"
+        raise WeightMismatch(
+            f"factors of version {bundle.version} are for the trainer's frozen weights {wanted[:8]}, and {keeps}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

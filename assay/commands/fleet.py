@@ -89,7 +89,10 @@ class Fleet:
         self.rollouts.release()
         ahead = self.config.grpo is not None and self.config.grpo.max_lag > 0  # engines may ask in the midst of a step
         published = trainer.publication(self.config.rollouts.engine, keep=ahead)
-        return self.sync(published, trainer.probe(self.probe_sequences))
+        proved = self.sync(published, trainer.probe(self.probe_sequences))
+        if published.base is None:
+            return proved
+        return {**proved, "weights/sent_bytes": float(self.rollouts.sent_bytes)}
 
     def rest(self) -> None:
         """Let the engines give back memory for the trainer's step, where they share its devices and have nothing to do

@@ -23,6 +23,7 @@ from grpo.footprint import (
     engine_parts,
     gib,
     in_transit,
+    kept_base,
     memory_missing,
     sequence_cache,
     sharded,
@@ -63,7 +64,9 @@ def plan(
         trainer = trainer_parts(size, config.grpo, trained, CHUNK_LOGITS, policy.lora is not None, policy.dtype)
         trainer = sharded(trainer, size, ranks) if shared else trainer
     seats = seated(ranks, nodes, config.cluster)
-    transit = in_transit(size, engine, kept=config.grpo is not None and (config.grpo.max_lag > 0 or ranks > 1))
+    kept = kept_base(size, engine, config.policy.dtype)
+    again = shared if kept else config.grpo is not None and (config.grpo.max_lag > 0 or ranks > 1)
+    transit = in_transit(size, engine, kept=again)
     on_devices = any(node.resources.get("GPU", 0) for node in nodes)
     one = engine_parts(size, engine, length, max(1, int(config.cluster.engine_gpus)) if on_devices else 0)
     wanted = kinds(config.cluster, config.rollouts, config.rewards)
@@ -83,6 +86,7 @@ def plan(
             transit=transit + copy,
             ranks=seats,
             loading=FP32 * size.parameters if ranks > 1 else 0,
+            kept=kept,
         ),
     ]
     lines = [("policy", _policy(size))]
@@ -93,6 +97,8 @@ def plan(
     lines.append(
         ("", f"of {engine.max_num_seqs} sequences x {length:,} tokens, {size.cached_per_token:,} numbers a token")
     )
+    if kept:
+        lines.append(("", f"{gib(kept)} of main memory for the frozen weights that adapters are merged into"))
     lines.append(("sync", f"{gib(transit)} of memory on the driver's node for weights on their way"))
     lines.append(("placement", f"{config.cluster.placement}: " + "; ".join(map(_kind, wanted))))
     if copy:

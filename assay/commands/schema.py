@@ -52,6 +52,15 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _factors_come_from_an_adapter(self) -> RunConfig:
+        if self.rollouts.engine.lora_sync == "adapter" and self.policy.lora is None:
+            raise ValueError(
+                "rollouts.engine.lora_sync: adapter sends the factors of policy.lora, and there is none; set it too, "
+                "or leave lora_sync out"
+            )
+        return self
+
     def anchored(self) -> RunConfig:
         """The same settings with relative paths made absolute, so that a run can be taken up from any folder.
 

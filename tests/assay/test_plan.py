@@ -81,6 +81,23 @@ def test_weights_on_their_way_take_three_buckets_and_a_copy_where_engines_may_as
     assert in_transit(size, engine, kept=True) == 3 * table + width * size.parameters
 
 
+def test_engines_that_merge_adapters_keep_the_policy_in_main_memory_and_the_driver_keeps_no_copy():
+    size, alone = of_config(LITE), {"dtype": "bfloat16", "lora_sync": "adapter"}
+    policy = {"init": {}, "dtype": "bfloat16", "lora": {}}
+    cluster = {"engine_gpus": 1, "placement": "separate", "trainer_gpus": 1}
+
+    def said(engine: dict[str, str]) -> tuple[str, list[str]]:
+        grpo = {"gradient_checkpointing": True, "max_lag": 1}
+        config = run_config(rollouts={"engine": engine}, grpo=grpo, cluster=cluster, policy=policy)
+        lines, missing = plan(config, size, described_nodes(["gpus=8,gpu_gib=400,cpus=96,ram_gib=28"]))
+        return "\n".join(text for _, text in lines), missing
+
+    (merged, copied), (adapter, kept) = said({"dtype": "bfloat16"}), said(alone)
+    assert "30.43 GiB of memory on the driver's node" in merged and "29.26 GiB of main memory" not in merged
+    assert "1.17 GiB of memory on the driver's node" in adapter and "29.26 GiB of main memory for the frozen" in adapter
+    assert "30.43 GiB of memory wanted" in copied[0] and "30.43 GiB of memory wanted" in kept[0]
+
+
 def test_the_command_prints_the_plan_and_leaves_with_0_or_1(tmp_path: Path, capsys):
     tree = {"run_dir": "r", "policy": {"init": {}}, "tasks": {"train": {"path": "t"}}, "grpo": {}}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))

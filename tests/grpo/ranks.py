@@ -17,6 +17,9 @@ from assay.sharded import whole
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig, KLConfig, OptimizerConfig
 from grpo.trainer import PolicyTrainer
+from rollouts.config import EngineConfig
+from rollouts.merging import Base
+from rollouts.weights import unpack
 from tests.launching import shard_on_a_cpu
 
 LORA = LoraConfig(rank=4, alpha=8)
@@ -60,13 +63,28 @@ def train(policy: Path | str, folder: Path, lora: LoraConfig | None = None) -> d
     second.step(batch(5))
     after_three = second.publish()
     probe = second.probe([[20, 21, 22, 23], [90, 80, 70]])
-    return {
+    alone = {} if lora is None else {"alone": merged_from_factors(second)}
+    return alone | {
         "gradients": gradients,
         "metrics": {k: torch.tensor(v, dtype=torch.float64) for k, v in metrics.items()},
         "two": {k: torch.from_numpy(v) for k, v in after_two.tensors.items()},
         "three": {k: torch.from_numpy(v) for k, v in after_three.tensors.items()},
         "probe": {str(i): torch.tensor(row) for i, row in enumerate(probe.expected)},
     }
+
+
+def merged_from_factors(trainer: PolicyTrainer) -> dict[str, torch.Tensor]:
+    """What an engine merges out of the factors that this trainer publishes. Every rank takes part; one has it."""
+    published = trainer.publication(EngineConfig(lora_sync="adapter"), keep=False)
+    if not trainer.accelerator.is_main_process:
+        return {}
+    assert published.base is not None
+    base, factors = Base(), {}
+    for bucket in published.base:
+        base.take(bucket)
+    for bucket in published:
+        factors |= dict(unpack(bucket))
+    return {name: tensor.clone() for name, tensor in base.merged(factors, bucket)}
 
 
 def caught(trainer: PolicyTrainer, batch: TrainBatch) -> dict[str, torch.Tensor]:

@@ -27,7 +27,7 @@ from rewards.config import RewardsConfig
 from rollouts.config import EngineConfig, RolloutConfig, TaskFile
 from rollouts.engine import Sampling
 from rollouts.tasks import read_tasks
-from rollouts.weights import Probe, Publication
+from rollouts.weights import Place, Probe, Publication
 from tests.tiny_tasks import generate
 
 pytestmark = [pytest.mark.ray, pytest.mark.sandbox]
@@ -131,6 +131,26 @@ def test_buckets_reach_every_engine_and_the_heir_of_one_that_is_killed_while_it_
     groups = pool.generate([task] * 4, draw)
     assert [c.token_ids for group in groups for c in group.completions] == before
     assert {c.policy_version for group in groups for c in group.completions} == {(2, 2)}
+    pool.close()
+
+
+def test_an_engine_of_the_cluster_that_is_killed_leaves_its_heir_the_frozen_weights_and_the_factors(cluster: Cluster):
+    config = RolloutConfig(engine=EngineConfig(kind="fake", engines=2, lora_sync="adapter"))
+    pool = cluster.rollouts("nowhere", config, train_tokenizer(["x"], vocab_size=300), max_model_len=8)
+    frozen, where = {"w": torch.ones(64, 1024)}, {"w": Place(parameter="w", experts=1, expert=0, start=0, stop=64)}
+    base = Publication(frozen.items, 0, 1 << 16, places=where)
+    factors = {"w.lora_A": torch.ones(2, 1024), "w.lora_B": torch.ones(64, 2)}
+    probe = Probe(sequences=[[3, 4, 5]], expected=[[-1.0, -1.0]])
+
+    def sync(version: int) -> int:
+        pool.sync(Publication(factors.items, version, 1 << 16, base=base), probe)
+        assert [engine.keeps() for engine in pool._engines] == [base.name] * 2
+        return pool.sent_bytes
+
+    alone = 4 * (2 * 1024 + 64 * 2)
+    assert [sync(1), sync(2)] == [4 * 64 * 1024 + alone, alone]
+    ray.kill(pool._engines[1]._actor)
+    assert sync(3) == alone and len(pool.recoveries) == 1  # what an heir is given comes on top
     pool.close()
 
 

@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 
 import grpo.cluster
+from assay.adapter import LoraConfig
 from assay.errors import DataError, InfraFailure
 from assay.policy import load_tokenizer
 from assay.types import Completion, Message, Task
 from grpo.cluster import Cluster, EngineActor
-from grpo.config import ClusterConfig
+from grpo.config import ClusterConfig, GRPOConfig
+from grpo.trainer import PolicyTrainer
 from rollouts.config import EngineConfig, ProofConfig, RolloutConfig
 from rollouts.engine import Sampling
 from rollouts.fake import FakeEngine
-from rollouts.weights import Probe, publish
+from rollouts.weights import Probe, probe_sequences, publish
 
 pytestmark = pytest.mark.ray
 DRAW = Sampling(temperature=1.0, max_tokens=8, samples=2, seed=3)
@@ -118,3 +121,40 @@ def test_through_ray_groups_come_one_by_one_and_deaths_and_routing_leave_no_trac
             next(pool._engines[0].stream([[1]], DRAW))
         pool.close()
     assert drawn["fixed"] == drawn["queue"]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_an_engine_that_merges_adapters_and_is_killed_in_the_trainers_step_leaves_no_trace(
+    cluster: Cluster, tiny_policy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """vLLM in actors: the heir gets the frozen weights, the copied factors, the proof; and draws the same."""
+    monkeypatch.setattr(grpo.cluster, "EngineActor", EngineActor)
+    settings, lora = GRPOConfig(kl={"estimator": "none"}), LoraConfig(rank=4)  # type: ignore[arg-type]
+    trainer = PolicyTrainer(tiny_policy, settings, dtype="float32", temperature=1.0, pad_id=2, lora=lora)
+    tokenizer, alone = load_tokenizer(tiny_policy), EngineConfig(max_num_seqs=8, lora_sync="adapter")
+
+    def step() -> None:
+        trainer.version += 1
+        with torch.no_grad():
+            for parameter in trainer.unwrapped.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.02)
+
+    def drawn() -> list[tuple[Any, ...]]:
+        (group,) = pool.generate(TASKS[:1], DRAW)
+        return [(c.token_ids, c.logprobs, c.policy_version) for c in group.completions]
+
+    pool = cluster.rollouts(tiny_policy, RolloutConfig(engine=alone), tokenizer, max_model_len=128)
+    probe, sent = probe_sequences(len(tokenizer), tokenizer.all_special_ids), []
+    for _ in range(2):
+        step()
+        pool.sync(trainer.publication(alone, keep=True), trainer.probe(probe))
+        sent.append(pool.sent_bytes)
+    before = drawn()
+    step()
+    ray.kill(pool._engines[0]._actor)
+    assert drawn() == before and before[0][2] == (2, 2)
+    assert [recovery.version for recovery in pool.recoveries] == [2]
+    assert sent[1] == 4 * sum(p.numel() for p in trainer.unwrapped.parameters() if p.requires_grad) < sent[0]
+    pool.close()

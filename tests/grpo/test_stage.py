@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from assay.adapter import LoraConfig
 from assay.checkpoint import read_marker, valid_checkpoints
 from assay.commands import stages
 from assay.commands.context import Run
@@ -124,7 +125,8 @@ class OnVLLM(InProcess):
         from rollouts.vllm import VLLMEngine
 
         super().__init__(policy)
-        proof, config = ProofConfig(), EngineConfig(max_num_seqs=8)
+        proof, self.config = ProofConfig(), EngineConfig(max_num_seqs=8)
+        config = self.config
         self.vllm = VLLMEngine(str(policy), config, proof, max_model_len=72, eos_token_id=self.tokenizer.eos_token_id)
         self.rollouts = RolloutPool([self.vllm], self.tokenizer, proof)
         self.probe = probe_sequences(len(self.tokenizer), self.tokenizer.all_special_ids)
@@ -137,7 +139,7 @@ class OnVLLM(InProcess):
         ]
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
-        published = trainer.publication(EngineConfig(), keep=True)
+        published = trainer.publication(self.config, keep=True)
         reports, difference = self.rollouts.sync(published, trainer.probe(self.probe))
         assert [report.version for report in reports] == [trainer.version]
         return {"weights/probe_max_abs": difference}
@@ -222,3 +224,20 @@ def test_a_run_whose_tasks_changed_is_not_taken_up(tiny_policy: Path, tmp_path: 
         train(config, tiny_policy, resume=True)
     file.write_text(kept)
     assert steps(train(config, tiny_policy, resume=True))[-1] == 5
+
+
+@pytest.mark.vllm
+def test_a_run_whose_engine_merges_the_adapters_is_the_run_of_merged_weights(tiny_policy: Path, tmp_path: Path):
+    """Ahead of training, too: every sample, metric and weight, to the bit."""
+    fleet, found = OnVLLM(tiny_policy), []
+    try:
+        for how in ("merged", "adapter"):
+            plain = settings(tmp_path / how, tiny_policy, grpo={"max_lag": 1, "learning_rate": 1e-2})
+            lora = plain.policy.model_copy(update={"lora": LoraConfig(rank=4)})
+            fleet.config = EngineConfig(max_num_seqs=8, lora_sync=how)  # type: ignore[arg-type]
+            found.append(traces(train(plain.model_copy(update={"policy": lora}), tiny_policy, fleet=fleet)))
+    finally:
+        fleet.vllm.close()
+    assert found[0] == found[1]
+    rows = found[1]["metrics"]
+    assert len(rows) == 5 and rows[-1]["kl/reference"] > 0 and fleet.rollouts.sent_bytes < 100_000

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 import rollouts.loading
+from assay.adapter import LoraConfig
 from assay.errors import WeightMismatch
 from assay.policy import load_policy, load_tokenizer
+from grpo.config import GRPOConfig
+from grpo.trainer import PolicyTrainer
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.weights import checkpoint_state, publish
 
@@ -83,3 +86,23 @@ def test_a_module_that_missed_a_small_update_is_named(
         with pytest.raises(WeightMismatch, match=rf"{name} \(relative error .*1 of \d+ modules"):
             engine.load_weights(publish(stepped, 6))
     assert engine.load_weights(publish(stepped, 7)).max_relative_error < 2e-2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_merged_by_the_engine_rounds_as_one_merged_by_the_trainer(
+    engine: Any, tiny_policy: Path, dtype: Any
+):
+    """The trainer's frozen weights in 32 bits and in 16; the engine's are in 16."""
+    settings = GRPOConfig(kl={"estimator": "none"})  # type: ignore[arg-type]
+    lora = LoraConfig(rank=4)
+    trainer = PolicyTrainer(tiny_policy, settings, dtype=dtype, temperature=1.0, pad_id=2, lora=lora)
+    with torch.no_grad():
+        for parameter in trainer.unwrapped.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    found = []
+    for how in ("merged", "adapter"):
+        published = trainer.publication(EngineConfig(dtype="bfloat16", lora_sync=how), keep=False)  # type: ignore[arg-type]
+        *_, report = (engine.load_weights(bucket) for bucket in (*(published.base or ()), *published))
+        found.append((report.modules_checked, engine.score([[0, 20, 30, 40, 50]])))
+    assert found[0] == found[1]
