@@ -1,9 +1,8 @@
-"""Ray, in one place: the actors that hold engines, reward workers and the reward model, and proxies that call them.
+"""Ray, in one place: where the actors of a run (`grpo/actors.py`) are started and placed, and proxies that call them.
 
-Every class here is a thin actor around a plain class that runs just as well in-process. A proxy looks like the
-plain object, waits for the answer, says who waits for what when none comes, and turns a dead or silent actor into
-`InfraFailure`. Actors run in an empty working directory: Ray would otherwise put the driver's directory first on
-their path, where a user's own `rewards.py` would shadow ours.
+A proxy looks like the plain object inside an actor, waits for the answer, says who waits for what when none comes, and
+turns a dead or silent actor into `InfraFailure`. Actors run in an empty working directory: Ray would otherwise put the
+driver's directory first on their path, where a user's own `rewards.py` would shadow ours.
 
 `grpo.placement` says which node each actor goes to. Engines take bundles of a placement group, pinned there: they hold
 weights and do not move. Reward workers only lean to their node, so that one whose node dies starts anew on another.
@@ -18,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,9 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from assay.errors import AssayError, EnvironmentProblem, InfraFailure
-from assay.shadow import check_shadowing
 from assay.types import RolloutGroup, Task
 from grpo import versions
+from grpo.actors import EngineActor, RewardActor, RewardModelActor
 from grpo.config import ClusterConfig
 from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, written
 from grpo.surroundings import engine_env, first_line, last_line, python_path
@@ -57,67 +56,6 @@ STRANGERS = {
     grpc.StatusCode.UNAVAILABLE: "",
 }
 REWARD_MODEL = Kind(name="reward-model", count=1, bundle={"CPU": 1.0}, strategy="PACK")
-
-
-class Holder:
-    """An actor's common part: the object it holds, called by name, and what it runs."""
-
-    held: Any
-
-    def call(self, method: str, *args: Any) -> Any:
-        return getattr(self.held, method)(*args)
-
-    def parts(self, method: str, *args: Any) -> Iterator[Any]:
-        """An answer in parts; Ray hands on each part as it comes."""
-        for part in self.call(method, *args):  # noqa: UP028 - Ray sends values into it: not for an iterator's ears
-            yield part
-
-    def versions(self) -> dict[str, str]:
-        return versions.installed()
-
-
-class EngineActor(Holder):
-    """Holds one engine."""
-
-    def __init__(self, model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> None:
-        check_shadowing()
-        self.held = ENGINES[config.engine.kind](model, config, max_model_len, eos_token_id)
-
-
-class RewardActor(Holder):
-    """Holds one scorer and with it one sandbox."""
-
-    def __init__(self, config: RewardsConfig) -> None:
-        check_shadowing()
-        from rewards.scorer import Scorer
-
-        self.held = Scorer(config)
-
-
-class RewardModelActor(Holder):
-    """Holds the learned reward model."""
-
-    def __init__(self, folder: str) -> None:
-        check_shadowing()
-        from rewards.model.score import RewardModelScorer
-
-        self.held = RewardModelScorer(folder)
-
-
-def _vllm(model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> Any:
-    from rollouts.vllm import VLLMEngine
-
-    return VLLMEngine(model, config.engine, config.proof, max_model_len=max_model_len, eos_token_id=eos_token_id)
-
-
-def _fake(model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> Any:
-    """Answers with a beginning of the prompt, so that its text has words of the task in it."""
-    from rollouts.fake import FakeEngine
-
-    return FakeEngine(lambda prompt, draw: [*prompt[: draw.randint(1, len(prompt))], eos_token_id])
-
-
-ENGINES: dict[str, Callable[[str, RolloutConfig, int, int], Any]] = {"vllm": _vllm, "fake": _fake}
 
 
 class Proxy:

@@ -17,7 +17,8 @@ import grpo.cluster
 from assay.errors import DataError, InfraFailure
 from assay.policy import load_tokenizer
 from assay.types import Completion, Message, Task
-from grpo.cluster import Cluster, EngineActor
+from grpo.actors import EngineActor
+from grpo.cluster import Cluster
 from grpo.config import ClusterConfig
 from rollouts.config import EngineConfig, ProofConfig, RolloutConfig
 from rollouts.engine import Sampling
