@@ -55,7 +55,6 @@ STRANGERS = {
     grpc.StatusCode.UNIMPLEMENTED: "it speaks gRPC and does not know what Ray's head knows; name the head's port",
     grpc.StatusCode.UNAVAILABLE: "",
 }
-REWARD_MODEL = Kind(name="reward-model", count=1, bundle={"CPU": 1.0}, strategy="PACK")
 
 
 class Proxy:
@@ -297,8 +296,9 @@ class Cluster:
         return RewardPool(workers, config, self.reward_model(reward_model) if reward_model else None)
 
     def reward_model(self, folder: str | Path) -> Any:
-        (node,) = self._place(REWARD_MODEL)
-        proxy = self._restarting(RewardModelActor, "reward-model", REWARD_MODEL, node, str(Path(folder).resolve()))
+        kind = kinds(self.config, reward_model=True)[-1]
+        (node,) = self._place(kind)
+        proxy = self._restarting(RewardModelActor, kind.name, kind, node, str(Path(folder).resolve()))
         proxy.wait_ready()
         return proxy
 

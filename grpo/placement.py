@@ -58,9 +58,14 @@ class Placement:
 
 
 def kinds(
-    cluster: ClusterConfig, rollouts: RolloutConfig | None = None, rewards: RewardsConfig | None = None
+    cluster: ClusterConfig,
+    rollouts: RolloutConfig | None = None,
+    rewards: RewardsConfig | None = None,
+    *,
+    reward_model: bool = False,
 ) -> tuple[Kind, ...]:
-    """The kinds of a run, in the order in which they take their place: the trainer first, the hard to place next."""
+    """The kinds of a run, in the order in which they take their place: the trainer first, the reward model last, as it
+    may be trained in the run itself."""
     separate = cluster.placement == "separate"
     found = []
     if separate and cluster.trainer_gpus:
@@ -86,6 +91,8 @@ def kinds(
                 without_gpus=True,
             )
         )
+    if reward_model:
+        found.append(Kind(name="reward-model", count=1, bundle=_bundle(1.0, 0, {}), strategy="PACK"))
     return tuple(found)
 
 
@@ -189,4 +196,5 @@ REMEDY = {
     "trainer": "lower cluster.trainer_gpus, or start the command on a node with so many GPUs",
     "rollouts": "lower rollouts.engine.engines, cluster.engine_gpus or cluster.engine_cpus, or add nodes",
     "rewards": "lower rewards.workers or cluster.reward_cpus, or add nodes",
+    "reward-model": "lower rewards.workers, cluster.reward_cpus or cluster.engine_cpus, or add nodes",
 }

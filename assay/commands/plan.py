@@ -66,7 +66,7 @@ def plan(
     transit = in_transit(size, engine, kept=config.grpo is not None and (config.grpo.max_lag > 0 or ranks > 1))
     on_devices = any(node.resources.get("GPU", 0) for node in nodes)
     one = engine_parts(size, engine, length, max(1, int(config.cluster.engine_gpus)) if on_devices else 0)
-    wanted = kinds(config.cluster, config.rollouts, config.rewards)
+    wanted = kinds(config.cluster, config.rollouts, config.rewards, reward_model=has_reward_model(config))
     placement = place(wanted, nodes)
     missing = [
         *placement.missing,
@@ -101,6 +101,12 @@ def plan(
         )
     lines += [("node", f"{_node(node)}: {_actors(node, placement, seats.get(node.name, 0))}") for node in nodes]
     return lines, missing
+
+
+def has_reward_model(config: RunConfig) -> bool:
+    """Whether the run trains a reward model, is given one, or finds one in its folder."""
+    own = Path(config.run_dir) / "reward_model" / "reward_model.json"
+    return config.reward_model is not None or config.reward_model_path is not None or own.is_file()
 
 
 def seated(ranks: int, nodes: Sequence[Node], cluster: ClusterConfig) -> dict[str, int]:

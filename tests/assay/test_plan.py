@@ -100,6 +100,21 @@ def test_the_command_prints_the_plan_and_leaves_with_0_or_1(tmp_path: Path, caps
     assert "--node 'cpus=two': expected cpus=N" in capsys.readouterr().err
 
 
+def test_the_reward_model_has_its_place_in_the_plan_however_the_run_comes_by_it(tmp_path: Path):
+    tree = {"run_dir": str(tmp_path), "grpo": {"checkpoint_async": False}}
+    four, size = described_nodes(["cpus=4"]), of_policy(PolicyConfig(init=InitConfig()))
+    workers = {"rewards": {"workers": 3}}
+    assert plan(run_config(**tree, **workers), size, four)[1] == []
+    for beside in ({"reward_model_path": "elsewhere"}, {"reward_model": {}}):
+        (missing,) = plan(run_config(**tree, **workers, **beside), size, four)[1]
+        assert missing.startswith("reward-model: 0 of 1 have a place; each wants 1 CPU on one node; node0 has 0 CPU")
+        lines, missing = plan(run_config(**tree, **beside), size, four)
+        assert missing == [] and any(text.endswith("rewards 0, reward-model 0") for _, text in lines)
+    (tmp_path / "reward_model").mkdir()
+    (tmp_path / "reward_model" / "reward_model.json").write_text("{}")
+    assert len(plan(run_config(**tree, **workers), size, four)[1]) == 1
+
+
 def test_the_parser_of_plan_needs_no_torch():
     code = (
         "import sys, contextlib, io\nfrom assay.cli import main\nimport assay.commands.plan\n"

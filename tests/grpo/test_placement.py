@@ -87,6 +87,16 @@ def test_nothing_is_placed_beyond_what_a_node_offers():
     assert plan.missing == () and all(amount <= offered[key] for key, amount in taken.items())
 
 
+def test_a_reward_model_that_has_no_place_is_told_with_the_remedy():
+    four = Node(name="four", resources={"CPU": 4.0}, driver=True)
+    wanted = kinds(ClusterConfig(), RolloutConfig(), RewardsConfig(workers=3), reward_model=True)
+    assert place(wanted, [four]).missing == (
+        "reward-model: 0 of 1 have a place; each wants 1 CPU on one node; four has 0 CPU free of 4 CPU; lower "
+        "rewards.workers, cluster.reward_cpus or cluster.engine_cpus, or add nodes",
+    )
+    assert place(wanted, [LAPTOP]).nodes["reward-model/0"] == "laptop"
+
+
 def test_no_bundle_is_empty():
     assert [dict(kind.bundle) for kind in placed([LAPTOP], engine_cpus=0, reward_cpus=0).kinds] == [{"CPU": 0.001}] * 2
 
