@@ -47,6 +47,7 @@ from rollouts.weights import WeightBundle
 
 DEAD = "(dead)"  #: and not to come back
 NODE_LABEL = "ray.io/node-id"
+BYTES = ("memory", "object_store_memory")  #: no bundle asks for them
 FULL = (ObjectStoreFullError, OutOfDiskError)
 KNOCK_S = 10.0  #: for the head of a cluster to say that it is there
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  #: asked of it
@@ -311,9 +312,7 @@ class Cluster:
             Node(
                 name=f"{row['NodeManagerHostname']}:{row['NodeID'][:8]}",
                 id=row["NodeID"],
-                resources={
-                    k: v for k, v in row["Resources"].items() if not k.startswith(("node:", "memory", "object"))
-                },
+                resources={k: v for k, v in row["Resources"].items() if k not in BYTES and not k.startswith("node:")},
                 driver=row["NodeID"] == here,
                 ram_bytes=int(row["Resources"].get("memory", 0)),
             )
