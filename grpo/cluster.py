@@ -35,6 +35,7 @@ from assay.types import RolloutGroup, Task
 from grpo import versions
 from grpo.actors import EngineActor, RewardActor, RewardModelActor
 from grpo.config import ClusterConfig
+from grpo.footprint import gib
 from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, written
 from grpo.surroundings import engine_env, first_line, last_line, python_path
 from rewards.config import RewardsConfig
@@ -113,11 +114,7 @@ class Proxy:
         if isinstance(cause, AssayError):
             return cause
         if isinstance(cause, FULL):  # nobody died, and another engine would find no room either
-            grow = "" if self._cluster.config.address else ", or raise cluster.object_store_gib"
-            return EnvironmentProblem(
-                f"{self._name}: no room for {what}: Ray's object store is full, and so is the disk below its temporary "
-                f"folder ({first_line(cause)}); free space there{grow}"
-            )
+            return self._cluster.full(f"{self._name}: no room for {what}", cause)
         if isinstance(error, RayTaskError):
             return None
         # also: its node, its memory or its answer was lost
@@ -200,8 +197,13 @@ class NamedRollouts(RolloutPool):
         return super()._one(n, task, sampling)
 
     def _shared(self, bucket: WeightBundle) -> Any:
-        """Once in Ray's memory, however many engines read it there."""
-        return ray.put(bucket)
+        """Once in Ray's memory, however many engines read it there. Raises EnvironmentProblem where that is full."""
+        try:
+            return ray.put(bucket)
+        except FULL as error:
+            engine: Any = self._engines[0]
+            what = f"rollouts: no room for {gib(bucket.size_bytes)} of weights version {bucket.version}"
+            raise engine._cluster.full(what, error) from None
 
 
 class Cluster:
@@ -302,6 +304,14 @@ class Cluster:
         proxy = self._restarting(RewardModelActor, kind.name, kind, node, str(Path(folder).resolve()))
         proxy.wait_ready()
         return proxy
+
+    def full(self, what: str, error: BaseException) -> EnvironmentProblem:
+        """What to do where Ray's memory and the disk behind it are full."""
+        grow = "" if self.config.address else ", or raise cluster.object_store_gib"
+        return EnvironmentProblem(
+            f"{what}: Ray's object store is full, and so is the disk below its temporary folder ({first_line(error)}); "
+            f"free space there{grow}"
+        )
 
     # -- who is where -------------------------------------------------------------------------------------------
 
