@@ -50,13 +50,14 @@ class RewardActor(Holder):
 
 
 class RewardModelActor(Holder):
-    """Holds the learned reward model."""
+    """Holds the learned reward model, on the `device` it was given: others may belong to the trainer or an engine, and
+    Ray hides none of them."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, device: str) -> None:
         check_shadowing()
         from rewards.model.score import RewardModelScorer
 
-        self.held = RewardModelScorer(folder)
+        self.held = RewardModelScorer(folder, device=device)
 
 
 def _vllm(model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> Any:

@@ -301,7 +301,8 @@ class Cluster:
     def reward_model(self, folder: str | Path) -> Any:
         kind = kinds(self.config, reward_model=True)[-1]
         (node,) = self._place(kind)
-        proxy = self._restarting(RewardModelActor, kind.name, kind, node, str(Path(folder).resolve()))
+        device = "cuda" if self.config.reward_model_gpus else "cpu"
+        proxy = self._restarting(RewardModelActor, kind.name, kind, node, str(Path(folder).resolve()), device)
         proxy.wait_ready()
         return proxy
 

@@ -92,7 +92,10 @@ def kinds(
             )
         )
     if reward_model:
-        found.append(Kind(name="reward-model", count=1, bundle=_bundle(1.0, 0, {}), strategy="PACK"))
+        bundle = _bundle(1.0, cluster.reward_model_gpus, {})
+        found.append(
+            Kind(name="reward-model", count=1, bundle=bundle, strategy="PACK", without_gpus="GPU" not in bundle)
+        )
     return tuple(found)
 
 
@@ -196,5 +199,5 @@ REMEDY = {
     "trainer": "lower cluster.trainer_gpus, or start the command on a node with so many GPUs",
     "rollouts": "lower rollouts.engine.engines, cluster.engine_gpus or cluster.engine_cpus, or add nodes",
     "rewards": "lower rewards.workers or cluster.reward_cpus, or add nodes",
-    "reward-model": "lower rewards.workers, cluster.reward_cpus or cluster.engine_cpus, or add nodes",
+    "reward-model": "lower rewards.workers, cluster.reward_cpus or cluster.reward_model_gpus, or add nodes",
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from assay import config as configs
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
-from assay.sizes import ModelSize, of_policy
+from assay.sizes import ModelSize, of_folder, of_policy
 from grpo.config import ClusterConfig
 from grpo.footprint import (
     FP32,
@@ -66,7 +66,8 @@ def plan(
     transit = in_transit(size, engine, kept=config.grpo is not None and (config.grpo.max_lag > 0 or ranks > 1))
     on_devices = any(node.resources.get("GPU", 0) for node in nodes)
     one = engine_parts(size, engine, length, max(1, int(config.cluster.engine_gpus)) if on_devices else 0)
-    wanted = kinds(config.cluster, config.rollouts, config.rewards, reward_model=has_reward_model(config))
+    scorer = reward_model_weights(config, size)
+    wanted = kinds(config.cluster, config.rollouts, config.rewards, reward_model=scorer > 0)
     placement = place(wanted, nodes)
     missing = [
         *placement.missing,
@@ -83,6 +84,7 @@ def plan(
             transit=transit + copy,
             ranks=seats,
             loading=FP32 * size.parameters if ranks > 1 else 0,
+            reward_model=scorer,
         ),
     ]
     lines = [("policy", _policy(size))]
@@ -93,6 +95,9 @@ def plan(
     lines.append(
         ("", f"of {engine.max_num_seqs} sequences x {length:,} tokens, {size.cached_per_token:,} numbers a token")
     )
+    if scorer:
+        where = "a device" if config.cluster.reward_model_gpus else "processors (cluster.reward_model_gpus: 0)"
+        lines.append(("rewards", f"the reward model, float32, on {where}: weights {gib(scorer)}"))
     lines.append(("sync", f"{gib(transit)} of memory on the driver's node for weights on their way"))
     lines.append(("placement", f"{config.cluster.placement}: " + "; ".join(map(_kind, wanted))))
     if copy:
@@ -103,10 +108,15 @@ def plan(
     return lines, missing
 
 
-def has_reward_model(config: RunConfig) -> bool:
-    """Whether the run trains a reward model, is given one, or finds one in its folder."""
-    own = Path(config.run_dir) / "reward_model" / "reward_model.json"
-    return config.reward_model is not None or config.reward_model_path is not None or own.is_file()
+def reward_model_weights(config: RunConfig, size: ModelSize) -> int:
+    """Bytes of the reward model that the run trains, is given, or finds in its folder; 0 where it has none.
+
+    Counted where it lies already, else as large as the policy.
+    """
+    folder = Path(config.reward_model_path or Path(config.run_dir) / "reward_model")
+    if (folder / "reward_model.json").is_file():
+        return FP32 * of_folder(folder).parameters
+    return FP32 * size.parameters if config.reward_model is not None or config.reward_model_path is not None else 0
 
 
 def seated(ranks: int, nodes: Sequence[Node], cluster: ClusterConfig) -> dict[str, int]:
