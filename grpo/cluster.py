@@ -5,7 +5,8 @@ turns a dead or silent actor into `InfraFailure`. Actors run in an empty working
 driver's directory first on their path, where a user's own `rewards.py` would shadow ours.
 
 `grpo.placement` says which node each actor goes to. Engines take bundles of a placement group, pinned there: they hold
-weights and do not move. Reward workers only lean to their node, so that one whose node dies starts anew on another.
+weights, and one that dies is replaced in its bundle, or in one of its own elsewhere where its node is lost too. Reward
+workers only lean to their node, so that Ray starts one whose node dies anew on another.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import grpc
 import ray
 from ray._private.grpc_utils import init_grpc_channel
 from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, RayError, RayTaskError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from assay.errors import AssayError, EnvironmentProblem, InfraFailure
@@ -50,6 +51,7 @@ DEAD = "(dead)"  #: and not to come back
 NODE_LABEL = "ray.io/node-id"
 BYTES = ("memory", "object_store_memory")  #: no bundle asks for them
 FULL = (ObjectStoreFullError, OutOfDiskError)
+ELSEWHERE_S = 10.0  #: for Ray to find room for a bundle whose node is gone
 KNOCK_S = 10.0  #: for the head of a cluster to say that it is there
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  #: asked of it
 STRANGERS = {
@@ -62,9 +64,11 @@ STRANGERS = {
 class Proxy:
     """Calls `method(*args)` of the object inside an actor and waits, aloud and not for ever."""
 
-    def __init__(self, name: str, actor: Any, cluster: Cluster, restarts: bool) -> None:
-        self._name, self._actor, self._cluster, self._restarts = name, actor, cluster, restarts
-        self._then = "started anew" if restarts else "another takes its place"
+    def __init__(self, name: str, actor: Any, cluster: Cluster, pinned: str) -> None:
+        """`pinned`: id of the node it is bound to; empty where Ray starts it anew, on whichever has room."""
+        self._name, self._actor, self._cluster = name, actor, cluster
+        self._pinned, self._restarts = pinned, not pinned
+        self._then = "another takes its place" if pinned else "started anew"
         self._tasks: Mapping[tuple[int, ...], str] = {}
 
     def __getattr__(self, method: str) -> Any:
@@ -135,8 +139,11 @@ class Proxy:
     def _settled(self) -> str:
         """Where the actor is, or what it waits for. Raises InfraFailure where no node is left for it."""
         alive, where = self._cluster.whereabouts(self._actor)
-        missing = "" if alive or where == DEAD else self._cluster.missing()
-        if missing:
+        if alive or where == DEAD:
+            return where
+        if gone := self._cluster.gone(self._pinned):
+            raise InfraFailure(f"{self._name}: its node {gone} is gone")
+        if missing := self._cluster.missing():
             raise InfraFailure(f"{self._name} has no node left to run on: {missing}")
         return where
 
@@ -262,7 +269,9 @@ class Cluster:
         *before, kind = kinds(self.config, config)
         for trainer in before:
             self._set_aside(trainer)
-        group = self._group(kind, self._place(kind))
+        places = self._place(kind)
+        group = self._group(kind, places)
+        bundles = [(group, i, node) for i, node in enumerate(places)]
         options: dict[str, Any] = {"runtime_env": {"env_vars": {**python_path(), **engine_env(config)}}}
         room = config.engine.max_num_seqs if config.engine.routing == "queue" else 0
         if room:
@@ -271,10 +280,13 @@ class Cluster:
         arguments = (where, config, max_model_len, tokenizer.eos_token_id)
 
         def start(i: int) -> Proxy:
-            bundle = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i)
-            return self._start(EngineActor, kind.actor(i), kind, bundle, False, *arguments, **options)
+            group, index, node = bundles[i]
+            bundle = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+            return self._start(EngineActor, kind.actor(i), kind, bundle, node, *arguments, **options)
 
         def restart(i: int) -> Proxy:
+            if gone := self.gone(bundles[i][2]):
+                bundles[i] = self._elsewhere(kind, i, gone)
             engine = start(i)
             try:
                 engine.wait_ready()
@@ -335,6 +347,11 @@ class Cluster:
         """What of this run has no place on the nodes that live; empty where all have."""
         return "; ".join(place(self._kinds, self.nodes()).missing)
 
+    def gone(self, node: str) -> str:
+        """`HOST:NODE` of a node that was there and lives no more, which it never does again; else empty."""
+        dead = [row for row in ray.nodes() if row["NodeID"] == node and not row["Alive"]]
+        return f"{dead[0]['NodeManagerHostname']}:{node[:8]}" if dead else ""
+
     def whereabouts(self, actor: Any) -> tuple[bool, str]:
         """Whether an actor lives, and `on HOST:NODE, pid 7` or what it waits for."""
         row = ray._private.state.actors(actor._actor_id.hex()) or {}
@@ -369,6 +386,21 @@ class Cluster:
             say(f"still waiting for room for {line}, {waited:.0f} s")
         return group
 
+    def _elsewhere(self, kind: Kind, i: int, gone: str) -> tuple[Any, int, str]:
+        """A group of one bundle, its index there and its node, for an actor whose node is gone, wherever there is room.
+
+        Not for a kind that lies beside the driver: with that node the driver is gone too. Raises InfraFailure.
+        """
+        missing = self.missing()
+        if not missing:
+            group = placement_group([dict(kind.bundle)], strategy="PACK")
+            if group.wait(ELSEWHERE_S):
+                self._groups.append(group)
+                return group, 0, placement_group_table(group)["bundles_to_node_id"][0]
+            remove_placement_group(group)
+            missing = f"it wants {written(kind.bundle)}, {_free(kind)}"
+        raise InfraFailure(f"{kind.actor(i)}: its node {gone} is gone, and no other has room for it: {missing}")
+
     def _set_aside(self, trainer: Kind) -> None:
         """Keep the trainer's devices from everybody else, and show this process no others."""
         group = self._group(trainer, self._place(trainer))
@@ -381,17 +413,15 @@ class Cluster:
 
     def _restarting(self, cls: type, name: str, kind: Kind, node: str, *args: Any) -> Proxy:
         strategy = NodeAffinitySchedulingStrategy(node, soft=True)
-        return self._start(cls, name, kind, strategy, True, *args, max_restarts=-1)
+        return self._start(cls, name, kind, strategy, "", *args, max_restarts=-1)
 
-    def _start(
-        self, cls: type, name: str, kind: Kind, strategy: Any, restarts: bool, *args: Any, **options: Any
-    ) -> Proxy:
+    def _start(self, cls: type, name: str, kind: Kind, strategy: Any, pinned: str, *args: Any, **options: Any) -> Proxy:
         if not ray.is_initialized():  # or Ray would start a cluster for it
             raise InfraFailure(f"{name}: Ray was shut down before it could start")
         others = dict(kind.bundle)
         taken = {"num_cpus": others.pop("CPU", 0.0), "num_gpus": others.pop("GPU", 0.0), "resources": others}
         actor = ray.remote(cls).options(scheduling_strategy=strategy, **taken, **options).remote(*args)
-        proxy = Proxy(name, actor, self, restarts)
+        proxy = Proxy(name, actor, self, pinned)
         self._proxies.append(proxy)
         return proxy
 
