@@ -165,6 +165,24 @@ def sha256_of(path: str | Path) -> str:
     return whole.hexdigest()
 
 
+def mark_of(model: str | Path) -> str:
+    """A quick digest of a model folder, wherever it lies: its configuration, and of each file of weights its name, size
+    and two ends. Of what is no folder, such as a hub's name, the name.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(model)
+    whole = hashlib.sha256((folder / "config.json").read_bytes() if (folder / "config.json").is_file() else b"")
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pt")):
+        size = path.stat().st_size
+        whole.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            whole.update(file.read(_BLOCK_BYTES))
+            file.seek(max(0, size - _BLOCK_BYTES))
+            whole.update(file.read(_BLOCK_BYTES))
+    return whole.hexdigest()
+
+
 @functools.cache
 def versions() -> dict[str, Any]:
     """Python, the installed packages that matter, assay itself and, inside a git checkout, the commit."""

@@ -60,6 +60,7 @@ class Task:
     answer: Mapping[str, Any]
     source: str = ""
     reference: str | None = None  #: a known-good answer, as the assistant would write it
+    family: str = ""  #: what tasks of one problem share, such as one in two languages; unset, it is alone
 
     def __post_init__(self) -> None:
         if not self.messages:

@@ -80,14 +80,12 @@ def rewards_of(scored: ScoredGroup) -> list[float | None]:
 
 
 def is_flat(scored: ScoredGroup, by_steps: bool = True) -> bool:
-    """Nothing to learn from the rewards: there are some, and all are equal. Those of steps too, `by_steps`."""
-    results = zip(rewards_of(scored), scored.results, strict=True)
-    earned = {
-        (reward, tuple(r for _, r in result.steps) if by_steps else ())
-        for reward, result in results
-        if reward is not None
-    }
-    return len(earned) == 1 and len(set(next(iter(earned))[1])) <= 1
+    """Nothing to learn from the rewards: there are some, and all are equal. `by_steps` those of the steps, where there
+    are any: of all completions together, however many steps each has, for they are normalised together."""
+    earned = [*zip(rewards_of(scored), scored.results, strict=True)]
+    outcomes = {reward for reward, _ in earned if reward is not None}
+    steps = {of for reward, result in earned if reward is not None for _, of in result.steps} if by_steps else set()
+    return len(steps or outcomes) == 1
 
 
 def _shaped(scored: ScoredGroup, buffer: int, max_completion_tokens: int) -> list[float | None]:

@@ -32,13 +32,15 @@ class RunRecord:
         keep_last: int,
         snapshot: Callable[[], Callable[[Path], None]],
         background: bool = False,
+        tasks: str = "",
         stop: Stopping | None = None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
         """`snapshot()` is what writes the state as it is at that moment, later: `background` writes it beside the
-        next steps, and then it must hold a copy. `stop` is told how long a checkpoint takes."""
+        next steps, and then it must hold a copy. `tasks` is a digest of what the cursor counts in. `stop` is told how
+        long a checkpoint takes."""
         self.folder, self.steps, self._keep_last = folder, steps, keep_last
-        self._snapshot, self._say, self._stop = snapshot, say, stop or Stopping()
+        self._snapshot, self._say, self._stop, self._tasks = snapshot, say, stop or Stopping(), tasks
         self._background = Background() if background else None
         self._written_s = 0.0  #: of writes that ended since the last row
         self._made = False  #: a checkpoint, by this process
@@ -79,7 +81,7 @@ class RunRecord:
         task cursor. Raises what an earlier write raised: one is in flight, and one copy is held, at a time."""
         began = time.monotonic()
         self.wait()
-        facts, save = {"kind": "grpo", "cursor": self.cursor, "left": self.left}, self._snapshot()
+        facts, save = {"kind": "grpo", "cursor": self.cursor, "left": self.left, "tasks": self._tasks}, self._snapshot()
         taken_s = time.monotonic() - began
 
         def write() -> None:
@@ -104,10 +106,16 @@ class RunRecord:
     def resume(self) -> tuple[Path | None, int, int]:
         """The newest valid checkpoint, its step and task cursor; what was recorded after it is taken back.
 
-        A run that died before its first checkpoint starts again: no folder, step 0, cursor 0.
+        A run that died before its first checkpoint starts again: no folder, step 0, cursor 0. Raises CheckpointError
+        where the tasks are others by now: the same places would be other prompts.
         """
         folder = latest_valid(self.folder / "checkpoints")
         facts: Mapping[str, Any] = read_marker(folder) if folder is not None else {"step": 0, "cursor": 0}
+        if facts.get("tasks", self._tasks) != self._tasks:
+            raise CheckpointError(
+                f"{folder}: the file of training tasks changed since; put the old one back, or start in another "
+                f"run_dir from {folder / 'model'}"
+            )
         step, cursor = int(facts["step"]), int(facts["cursor"])
         self._log.truncate_after(step)
         self._samples.remove_after(step)

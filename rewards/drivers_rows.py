@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from rewards.drivers_rust import KEPT, main_of
 from rewards.drivers_types import Fewer, Kind
 from rewards.languages import LANGUAGES
 
@@ -54,7 +55,25 @@ def _cpp_kind(kind: Kind) -> str:
     return name if kind.item is None else f"{name}<{_cpp_kind(kind.item)}>"
 
 
+def _go_function(program: str, entry: str, kinds: tuple[Kind, ...]) -> str:
+    """The function; where it has type parameters, one that takes what the signature says and lets Go find them."""
+    if not re.search(rf"^func\s+{entry}\s*\[", program, re.MULTILINE):
+        return entry
+    taken = ", ".join(f"a{n} {_go_kind(kind)}" for n, kind in enumerate(kinds))
+    return f"func({taken}) any {{ return {entry}({', '.join(f'a{n}' for n in range(len(kinds)))}) }}"
+
+
+def _go_kind(kind: Kind) -> str:
+    if kind.item is None:
+        return {"float": "float64"}.get(kind.name, kind.name)
+    return {"list": "[]", "map": "map[string]", "optional": "*"}[kind.name] + _go_kind(kind.item)
+
+
 _C_LIKE = r"""//[^\n]*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])'"""
+#: a method without a class around it gets one, behind its imports
+_CLASS = r"(?![\s\S]*\b(?:class|struct|interface|enum|record)\s+\w)(?=[\s\S]*\()"
+_ALONE = rf"\A{_CLASS}((?:\s*(?:(?:package|import|using)\s[^;(]*;|//[^\n]*|/\*[\s\S]*?\*/))*)([\s\S]*)\Z"
+_IN_CLASS: Rewrite = (_ALONE, r"\g<1>\nclass Solution {\g<2>\n}")
 _JVM = LANGUAGES["java"].run[:-3]
 _JAVA = Caller(
     driver="driver_java.java",
@@ -63,6 +82,7 @@ _JAVA = Caller(
     told=True,
     # only a class of the file's name may be public
     rewrite=(
+        _IN_CLASS,
         (
             r"\bpublic\s+(?=(?:(?:abstract|final|sealed|non-sealed|static|strictfp)\s+)*(?:class|interface|enum|record)\s)",
             "",
@@ -132,7 +152,8 @@ std::string assay_test(assay_driver::Input &assay_input) {
             (r"^func\s+main\s*\(\s*\)", "func assay_main()"),
         ),
         kept=rf"`[^`]*`|{_C_LIKE}",
-        after="\nvar assay_function any = @ENTRY@\n",
+        after="\nvar assay_function any = @TYPES@\n",
+        types=_go_function,
         objects=("driver_go.go",),
         fewer=Fewer(no_container=True),
     ),
@@ -140,8 +161,9 @@ std::string assay_test(assay_driver::Input &assay_input) {
         driver="driver_rust.rs",
         way="beside",
         rewrite=((r"\bfn\s+main\s*\(", "fn assay_main("),),
-        kept=rf'\br(?P<hashes>#*)"[\s\S]*?"(?P=hashes)|{_C_LIKE}',
-        after='\n#[path = "driver_rust.rs"]\nmod assay_driver;\nfn main() { assay_driver::run(@ENTRY@) }\n',
+        kept=KEPT,
+        after='\n#[path = "driver_rust.rs"]\nmod assay_driver;\n@TYPES@\n',
+        types=main_of,
         int_bits=128,
     ),
     "d": Caller(
@@ -158,6 +180,8 @@ std::string assay_test(assay_driver::Input &assay_input) {
     "kotlin": replace(_JAVA, rewrite=(), kept=""),
     "csharp": Caller(
         driver="driver_csharp.cs",
+        rewrite=(_IN_CLASS,),
+        kept=_C_LIKE,
         way="apart",
         written_in="csharp",
         told=True,

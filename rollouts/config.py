@@ -38,7 +38,7 @@ class EngineConfig(Section):
     routing: Literal["fixed", "queue"] = Field(
         default="fixed",
         description="fixed: every engine draws its share; queue: an engine with room takes the next prompt, longest "
-        "expected first, and a draw by several engines repeats to rounding alone",
+        "expected first, and a draw repeats to rounding alone",
     )
     update_in_flight: bool = Field(
         default=False,

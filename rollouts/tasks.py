@@ -65,11 +65,12 @@ def to_row(task: Task) -> dict[str, Any]:
         "answer": dict(task.answer),
         "source": task.source,
         "reference": task.reference,
+        "family": task.family,
     }
 
 
 def _assay(row: Row) -> Task:
-    """assay's own rows: id, messages, verifier, answer, and optionally source and reference."""
+    """assay's own rows: id, messages, verifier, answer, and optionally source, reference and family."""
     messages = [_typed(message, "a message", Mapping) for message in _typed(row["messages"], "messages", list)]
     reference = row.get("reference")
     return Task(
@@ -79,6 +80,7 @@ def _assay(row: Row) -> Task:
         answer=_typed(row["answer"], "answer", Mapping),
         source=_typed(row.get("source") or "", "source", str),
         reference=None if reference is None else _typed(reference, "reference", str),
+        family=_typed(row.get("family") or "", "family", str),
     )
 
 

@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -252,14 +253,20 @@ def compare_probe(
 ) -> float:
     """Largest difference between the probe's log-probabilities, flips left out. Raises WeightMismatch.
 
-    Both are [sequences][tokens]. A router that breaks a near-tie the other way shows as one token that differs
-    visibly while all others agree, so `flips_allowed` of the tokens may; the median never may.
+    Both are [sequences][tokens]; a value that is no finite number is refused. A router that breaks a near-tie the other
+    way shows as one token that differs visibly while all others agree, so `flips_allowed` of the tokens may; the median
+    never may.
     """
     differences = sorted(
         abs(e - t) for es, ts in zip(engine, trainer, strict=True) for e, t in zip(es, ts, strict=True)
     )
     if not differences:
         raise WeightMismatch(f"weights version {version}: the probe is empty, so nothing was proved")
+    if wrong := sum(not isfinite(difference) for difference in differences):
+        raise WeightMismatch(
+            f"weights version {version}: {wrong} of {len(differences)} log-probabilities of the probe are no finite "
+            "numbers: a kernel of the engine or of the trainer fails on these weights"
+        )
     kept = differences[: len(differences) - int(proof.flips_allowed * len(differences))]
     if not (median(differences) <= proof.logprob_atol and kept[-1] <= proof.logprob_atol):
         raise WeightMismatch(

@@ -33,6 +33,7 @@ from assay.checkpoint import (
     writing_step,
 )
 from assay.errors import CheckpointError, TrainingDiverged
+from assay.lineage import mark_of
 from assay.logprobs import completion_logprobs
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack
@@ -73,7 +74,8 @@ def train_sft(
     train, heldout = [examples[i] for i in kept], [examples[i] for i in held]
     plan = plan_steps([len(e.token_ids) for e in train], config)
     check_warmup(len(plan), config)
-    facts = {"kind": "sft", "steps": len(plan), "left_out": left_out, "fingerprint": _fingerprint(config, examples)}
+    fingerprint = _fingerprint(config, examples, f"{mark_of(policy_dir)} {dtype}")
+    facts = {"kind": "sft", "steps": len(plan), "left_out": left_out, "fingerprint": fingerprint}
     if is_complete(result):
         _check_same_run(result, facts)
         return result
@@ -228,10 +230,10 @@ class SFTTrainer:
         return [m.to(self.accelerator.device) for m in share]
 
 
-def _fingerprint(config: SFTConfig, examples: Sequence[Example]) -> str:
-    """What decides the outcome: the settings, less those that only decide when to look and save, and the data."""
+def _fingerprint(config: SFTConfig, examples: Sequence[Example], policy: str) -> str:
+    """What decides the outcome: settings, less those that only decide when to look and save, data, first policy."""
     settings = config.model_dump(exclude={"data", "evaluate_every", "checkpoint_every", "keep_last"})
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([settings, policy], sort_keys=True).encode())
     for example in examples:
         digest.update(repr((example.token_ids, example.loss_mask)).encode())
     return digest.hexdigest()[:16]
@@ -240,7 +242,8 @@ def _fingerprint(config: SFTConfig, examples: Sequence[Example]) -> str:
 def _check_same_run(folder: Path, facts: dict[str, Any]) -> None:
     if read_marker(folder).get("fingerprint") != facts["fingerprint"]:
         raise CheckpointError(
-            f"{folder}: was made with other data or settings; choose another output folder, or remove it to start over"
+            f"{folder}: was made with other data or settings, or from another policy; choose another output folder, "
+            "or remove it to start over"
         )
 
 

@@ -169,6 +169,7 @@ def _preference(group: Any, completion: Any, passed: bool | None) -> Mapping[str
     return {
         "task_id": group.task.id,
         "source": group.task.source,
+        "family": group.task.family,
         "prompt_ids": group.prompt_ids,
         "completion_ids": completion.token_ids,
         "passed": passed,
@@ -238,6 +239,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         keep_last=config.keep_last,
         snapshot=_snapshots(trainer, fleet.tokenizer, copied=beside),
         background=beside,
+        tasks=run.data_row("train")["sha256"],
         stop=stop,
     )
     first, cursor = 0, 0

@@ -58,6 +58,7 @@ class Specification:
             "verifier": "function",
             "answer": answer,
             "source": f"micro_programs/{language}",
+            "family": composition.key,
             "reference": composition.answer(language),
         }
 

@@ -25,13 +25,15 @@ class Sample:
     passed: bool | None
     task_id: str
     source: str = ""
+    family: str = ""  # what tasks of one problem share; unset, the task is alone
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
 def read_samples(path: str | Path) -> list[Sample]:
-    """All rows of a JSONL file of {prompt_ids, completion_ids, passed, task_id, source}.
+    """All rows of a JSONL file of {prompt_ids, completion_ids, passed, task_id, source, family}; the last two may
+    be left out.
 
     Raises DataError, with file and line, where the file is missing or empty or a row is malformed.
     """
@@ -49,20 +51,21 @@ def usable(samples: Sequence[Sample], max_length: int) -> tuple[list[Sample], di
 
 
 def split_by_task(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """(train, held out) with no task on both sides: a model that recognises its tasks must not look good.
+    """(train, held out) with no task on both sides, nor a problem in two languages: a model that recognises its tasks
+    must not look good.
 
     Raises DataError where there are too few tasks, or where the training side has only one kind of verdict.
     """
-    tasks = sorted({s.task_id for s in samples})
+    tasks = sorted({s.family or s.task_id for s in samples})
     if len(tasks) < 2:
         raise DataError(f"the samples come from {len(tasks)} task(s); a held-out set by task needs at least 2")
     count = min(len(tasks) - 1, max(1, round(fraction * len(tasks))))
     held = set(random.Random(f"{seed}/heldout").sample(tasks, count))
-    train = [s for s in samples if s.task_id not in held]
+    train = [s for s in samples if (s.family or s.task_id) not in held]
     if len({s.passed for s in train}) < 2:
         kind = "passes" if train[0].passed else "fails"
         raise DataError(f"every one of {len(train)} training samples {kind}; there is nothing to tell apart")
-    return train, [s for s in samples if s.task_id in held]
+    return train, [s for s in samples if (s.family or s.task_id) in held]
 
 
 def _parse(row: dict[str, Any], where: str) -> Sample:
@@ -76,6 +79,7 @@ def _parse(row: dict[str, Any], where: str) -> Sample:
         passed=row["passed"],
         task_id=row["task_id"],
         source=str(row.get("source") or ""),
+        family=str(row.get("family") or ""),
     )
 
 

@@ -26,6 +26,7 @@ from assay.checkpoint import (
     writing_step,
 )
 from assay.errors import CheckpointError, DataError, TrainingDiverged
+from assay.lineage import mark_of
 from assay.optimization import adamw, set_rate, warmup_cosine
 from assay.packing import PackedBatch, pack_completions
 from assay.policy import Dtype, load_tokenizer
@@ -67,7 +68,9 @@ def train_reward_model(
     if not plan:
         raise DataError("no task has both a passing and a failing completion; the pairwise loss has nothing to compare")
     trainer = RewardModelTrainer(config, sft_dir, dtype)
-    if not _train(trainer, plan, log, checkpoints, _fingerprint(config, kept), stop or Stopping()):
+    if not _train(
+        trainer, plan, log, checkpoints, _fingerprint(config, kept, f"{mark_of(sft_dir)} {dtype}"), stop or Stopping()
+    ):
         return None
     facts = {
         "loss": config.loss,
@@ -117,10 +120,10 @@ def _train(
     return True
 
 
-def _fingerprint(config: RewardModelConfig, samples: Sequence[Sample]) -> str:
-    """What decides the outcome: the settings, less those that only decide when to save, and the data."""
+def _fingerprint(config: RewardModelConfig, samples: Sequence[Sample], policy: str) -> str:
+    """What decides the outcome: settings, less those that only decide when to save, data, first policy."""
     settings = config.model_dump(exclude={"checkpoint_every", "keep_last"})
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([settings, policy], sort_keys=True).encode())
     for sample in samples:
         digest.update(repr(sample).encode())
     return digest.hexdigest()[:16]
@@ -256,7 +259,9 @@ class RewardModelTrainer:
             return 0
         facts = read_marker(folder)
         if facts.get("fingerprint") != fingerprint:
-            raise CheckpointError(f"{folder}: was made with other data or settings; remove {root} to start over")
+            raise CheckpointError(
+                f"{folder}: was made with other data or settings, or from another policy; remove {root} to start over"
+            )
         state = load_state(folder / "trainer.pt")
         load_model_state(self.network, RewardModel.load(folder).state_dict())
         load_optimizer_state(self.optimizer, state["optimizer"])

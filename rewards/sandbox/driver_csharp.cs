@@ -16,6 +16,7 @@ static class AssayDriver
 {
     const BindingFlags Any = BindingFlags.Static | BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic
         | BindingFlags.DeclaredOnly;
+    static readonly Type[] Ordered = { typeof(Queue<>), typeof(LinkedList<>) };
     static string[] tokens;
     static int at = 4;
 
@@ -45,11 +46,20 @@ static class AssayDriver
     static object Call(string[] kinds)
     {
         var method = Find(tokens[1], tokens[2], kinds);
+        if (method.IsGenericMethodDefinition) method = Filled(method, kinds);
         // a parameter behind those of the signature has a value of its own
         var values = method.GetParameters()
             .Select((one, i) => i < kinds.Length - 1 ? Read(one.ParameterType) : one.DefaultValue).ToArray();
         var owner = method.IsStatic ? null : Activator.CreateInstance(method.DeclaringType, true);
-        return method.ReturnType == typeof(void) ? new object() : method.Invoke(owner, values);
+        var found = method.ReturnType == typeof(void) ? new object() : method.Invoke(owner, values);
+        // what is declared to be items one after the other (a query, an iterator) is the list of them
+        bool items = method.ReturnType.IsGenericType && method.ReturnType.GetGenericTypeDefinition() == typeof(IEnumerable<>);
+        return items && found != null && !Sets(found.GetType()) ? ((IEnumerable)found).Cast<object>().ToList() : found;
+    }
+
+    static bool Sets(Type type)
+    {
+        return type.GetInterfaces().Any(one => one.IsGenericType && one.GetGenericTypeDefinition() == typeof(ISet<>));
     }
 
     static MethodInfo Find(string file, string entry, string[] kinds)
@@ -74,6 +84,39 @@ static class AssayDriver
         return (takes ? 32 : 0) + (types.Length == declared.Length ? 16 : 0)
             + (Takes(method.ReturnType, kinds[0].TrimEnd('?')) ? 8 : 0) + (method.IsStatic ? 4 : 0)
             + (method.DeclaringType.DeclaringType == null ? 2 : 0) + (wide ? 1 : 0);
+    }
+
+    // a generic method, as that of the types that its parameters have in the signature
+    static MethodInfo Filled(MethodInfo method, string[] kinds)
+    {
+        var found = new Dictionary<Type, Type>();
+        var types = method.GetParameters().Select(one => one.ParameterType).ToArray();
+        for (int i = 1; i < kinds.Length; i++) Fill(types[i - 1], kinds[i], found);
+        return method.MakeGenericMethod(method.GetGenericArguments()
+            .Select(one => found.ContainsKey(one) ? found[one] : typeof(object)).ToArray());
+    }
+
+    static void Fill(Type type, string kind, Dictionary<Type, Type> found)
+    {
+        var parts = type.IsArray ? new[] { type.GetElementType() } : type.GetGenericArguments();
+        if (type.IsGenericParameter) found[type] = Plain(kind);
+        else if (kind.EndsWith("?")) Fill(parts.Length == 1 ? parts[0] : type, kind.TrimEnd('?'), found);
+        else if (kind.EndsWith("[]") && parts.Length == 1) Fill(parts[0], kind.Substring(0, kind.Length - 2), found);
+        else if (kind.StartsWith("map[") && parts.Length == 2)
+        {
+            Fill(parts[0], "string", found);
+            Fill(parts[1], kind.Substring(4, kind.Length - 5), found);
+        }
+    }
+
+    static Type Plain(string kind)
+    {
+        if (kind.EndsWith("[]")) return typeof(List<>).MakeGenericType(Plain(kind.Substring(0, kind.Length - 2)));
+        if (kind.StartsWith("map["))
+            return typeof(Dictionary<,>).MakeGenericType(typeof(string), Plain(kind.Substring(4, kind.Length - 5)));
+        var type = kind.StartsWith("int") ? typeof(long) : kind.StartsWith("float") ? typeof(double)
+            : kind.StartsWith("bool") ? typeof(bool) : typeof(string);
+        return kind.EndsWith("?") && type.IsValueType ? typeof(Nullable<>).MakeGenericType(type) : type;
     }
 
     static bool Takes(Type type, string kind)
@@ -120,7 +163,9 @@ static class AssayDriver
         if (type == typeof(double)) return Number();
         if (type == typeof(float)) return (float)Number();
         if (type == typeof(BigInteger)) return BigInteger.Parse(Next('i'), CultureInfo.InvariantCulture);
-        if (type.IsPrimitive && type != typeof(char))
+        if (type == typeof(char)) return Text().Single();
+        if (type == typeof(object)) return Natural();
+        if (type.IsPrimitive)
             return Convert.ChangeType(long.Parse(Next('i'), CultureInfo.InvariantCulture), type, CultureInfo.InvariantCulture);
         if (type.IsArray) return Filled(type.GetElementType(), true);
         if (type.IsGenericType)
@@ -129,9 +174,25 @@ static class AssayDriver
             if (parts.Length == 1 && type.IsAssignableFrom(typeof(List<>).MakeGenericType(parts)))
                 return Filled(parts[0], false);
             if (parts.Length == 2 && type.IsAssignableFrom(typeof(Dictionary<,>).MakeGenericType(parts)))
-                return Map(parts);
+                return Map(typeof(Dictionary<,>).MakeGenericType(parts), parts);
+            if (parts.Length == 2 && type.GetGenericTypeDefinition() == typeof(SortedDictionary<,>)) return Map(type, parts);
+            if (parts.Length == 1 && Ordered.Contains(type.GetGenericTypeDefinition()))
+                return Activator.CreateInstance(type, Filled(parts[0], false));
         }
         throw new ArgumentException("no argument can be a " + type.Name);
+    }
+
+    static object Natural()
+    {
+        switch (tokens[at][0])
+        {
+            case 'b': return Read(typeof(bool));
+            case 'i': return Read(int.TryParse(tokens[at].Substring(1), out int small) ? typeof(int) : typeof(long));
+            case 'f': return Read(typeof(double));
+            case 's': return Read(typeof(string));
+            case 'l': return Read(typeof(List<object>));
+            default: return Read(typeof(Dictionary<string, object>));
+        }
     }
 
     static double Number()
@@ -157,9 +218,9 @@ static class AssayDriver
         return values;
     }
 
-    static object Map(Type[] parts)
+    static object Map(Type type, Type[] parts)
     {
-        var map = (IDictionary)Activator.CreateInstance(typeof(Dictionary<,>).MakeGenericType(parts));
+        var map = (IDictionary)Activator.CreateInstance(type);
         for (int left = int.Parse(Next('d')); left > 0; left--)
         {
             var key = Text();
@@ -174,13 +235,13 @@ static class AssayDriver
         if (value == null) return "[\"N\"]";
         var type = value.GetType();
         if (type == typeof(bool)) return (bool)value ? "[\"b\",1]" : "[\"b\",0]";
-        if (type == typeof(string)) return "[\"s\"," + Quoted((string)value) + "]";
+        if (type == typeof(string) || type == typeof(char)) return "[\"s\"," + Quoted(value.ToString()) + "]";
         if (type == typeof(double) || type == typeof(float))
         {
             var bits = BitConverter.DoubleToInt64Bits(type == typeof(float) ? (double)(float)value : (double)value);
             return "[\"D\",\"" + bits.ToString("x16") + "\"]";
         }
-        if ((type.IsPrimitive && type != typeof(char)) || type == typeof(BigInteger)) return Whole(value, type);
+        if (type.IsPrimitive || type == typeof(BigInteger)) return Whole(value, type);
         bool library = type.IsArray || type.Assembly == typeof(List<>).Assembly; // no class of the answer's own
         if (library && value is IDictionary)
         {
@@ -194,6 +255,12 @@ static class AssayDriver
             var items = new List<string>();
             foreach (var item in (IList)value) items.Add(Written(item, depth + 1));
             return "[\"l\",[" + string.Join(",", items) + "]]";
+        }
+        if (type.IsGenericType && (type.FullName.StartsWith("System.Tuple`") || type.FullName.StartsWith("System.ValueTuple`")))
+        {
+            var items = Enumerable.Range(1, type.GetGenericArguments().Length).Select(n => "Item" + n).Select(name =>
+                type.IsValueType ? type.GetField(name).GetValue(value) : type.GetProperty(name).GetValue(value));
+            return "[\"l\",[" + string.Join(",", items.Select(item => Written(item, depth + 1))) + "]]";
         }
         return "[\"O\",\"an object\"]";
     }

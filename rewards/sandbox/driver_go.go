@@ -48,8 +48,46 @@ func (input *assay_input) count(tag string) int {
 	return count
 }
 
+func (input *assay_input) text() string {
+	text, _ := input.next("s")
+	bytes, _ := assay_hex.DecodeString(text)
+	return string(bytes)
+}
+
+// what nothing is declared for: as it is
+func (input *assay_input) natural() any {
+	var kind any
+	switch token := input.tokens[input.at]; token[0] {
+	case 'n':
+		input.at++
+		return nil
+	case 'b':
+		kind = false
+	case 'i':
+		kind = 0
+	case 'f':
+		kind = 0.0
+	case 's':
+		kind = ""
+	case 'l':
+		kind = []any{}
+	default:
+		kind = map[string]any{}
+	}
+	return input.read(assay_reflect.TypeOf(kind)).Interface()
+}
+
 func (input *assay_input) read(kind assay_reflect.Type) assay_reflect.Value {
 	value := assay_reflect.New(kind).Elem()
+	// a text of one letter may be a rune or a byte
+	if input.tokens[input.at][0] == 's' && (kind.Kind() == assay_reflect.Int32 || kind.Kind() == assay_reflect.Uint8) {
+		letters := []rune(input.text())
+		if len(letters) != 1 || (kind.Kind() == assay_reflect.Uint8 && letters[0] > 127) {
+			panic("an argument is not one letter")
+		}
+		value.Set(assay_reflect.ValueOf(letters[0]).Convert(kind))
+		return value
+	}
 	switch kind.Kind() {
 	case assay_reflect.Bool:
 		text, _ := input.next("b")
@@ -73,9 +111,7 @@ func (input *assay_input) read(kind assay_reflect.Type) assay_reflect.Value {
 		bits, _ := assay_strconv.ParseUint(text, 16, 64)
 		value.SetFloat(assay_math.Float64frombits(bits))
 	case assay_reflect.String:
-		text, _ := input.next("s")
-		bytes, _ := assay_hex.DecodeString(text)
-		value.SetString(string(bytes))
+		value.SetString(input.text())
 	case assay_reflect.Slice:
 		if input.null() {
 			break
@@ -84,6 +120,17 @@ func (input *assay_input) read(kind assay_reflect.Type) assay_reflect.Value {
 		value.Set(assay_reflect.MakeSlice(kind, count, count))
 		for i := 0; i < count; i++ {
 			value.Index(i).Set(input.read(kind.Elem()))
+		}
+	case assay_reflect.Array:
+		if input.count("l") != kind.Len() {
+			panic("a list of another length")
+		}
+		for i := 0; i < kind.Len(); i++ {
+			value.Index(i).Set(input.read(kind.Elem()))
+		}
+	case assay_reflect.Interface:
+		if found := input.natural(); found != nil && kind.NumMethod() == 0 {
+			value.Set(assay_reflect.ValueOf(found))
 		}
 	case assay_reflect.Map:
 		if input.null() {
@@ -139,6 +186,10 @@ func assay_written(value assay_reflect.Value, depth int) string {
 		parts := []string{}
 		for _, key := range value.MapKeys() {
 			item := assay_written(value.MapIndex(key), depth+1)
+			// the keys of a map are texts: a rune or a byte is one of one letter
+			if key.Kind() == assay_reflect.Int32 || key.Kind() == assay_reflect.Uint8 {
+				key = key.Convert(assay_reflect.TypeOf("")) // as string(rune) does
+			}
 			parts = append(parts, "["+assay_written(key, depth+1)+","+item+"]")
 		}
 		return `["d",[` + assay_strings.Join(parts, ",") + `]]`

@@ -7,8 +7,12 @@
   const fs = require("fs"), vm = require("vm");
   const { apply, ownKeys, getPrototypeOf } = Reflect, { isArray } = Array, { is } = Object, { isSafeInteger } = Number;
   const big = BigInt, code = String.prototype.charCodeAt, digits = Number.prototype.toString, name = String;
-  const bigDigits = BigInt.prototype.toString, entries = Map.prototype.forEach;
-  const [anObject, anArray, aMap] = [Object.prototype, Array.prototype, Map.prototype];
+  const bigDigits = BigInt.prototype.toString, entries = Map.prototype.forEach, members = Set.prototype.forEach;
+  const [anObject, anArray, aMap, aSet] = [Object.prototype, Array.prototype, Map.prototype, Set.prototype];
+  const typed = [Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array,
+    Float64Array].map((kind) => kind.prototype);
+  const { isView } = ArrayBuffer, includes = aSet.has.bind(new Set(typed));
+  const sizeOf = Object.getOwnPropertyDescriptor(getPrototypeOf(typed[0]), "length").get;
   const view = new DataView(new ArrayBuffer(8)), setFloat = view.setFloat64.bind(view), word = view.getUint32.bind(view);
   const write = fs.writeSync, leave = process.reallyExit.bind(process), bytes = Buffer.from;
 
@@ -60,8 +64,14 @@
     if (kind !== "object") return `["O","${kind}"]`;
     const prototype = getPrototypeOf(value);
     let out = "";
-    if (isArray(value) && prototype === anArray) {
-      for (let i = 0; i < value.length; i++) out += (i ? "," : "") + encoded(value[i], depth + 1);
+    const numbers = isView(value) && includes(prototype);
+    if (numbers || (isArray(value) && prototype === anArray)) {
+      const size = numbers ? apply(sizeOf, value, []) : value.length;
+      for (let i = 0; i < size; i++) out += (i ? "," : "") + encoded(value[i], depth + 1);
+      return `["l",[${out}]]`;
+    }
+    if (prototype === aSet) { // in the order they were put in
+      apply(members, value, [(item) => { out += (out ? "," : "") + encoded(item, depth + 1); }]);
       return `["l",[${out}]]`;
     }
     const pair = (key, item) => { out += `${out ? "," : ""}[${encoded(key, depth + 1)},${encoded(item, depth + 1)}]`; };
@@ -86,13 +96,16 @@
   const module = { exports: {} };
   const globals = { require, module, exports: module.exports, __filename: file, __dirname };
   for (const key of Object.keys(globals)) globalThis[key] = globals[key];
-  const search = `typeof ${entry} === "function" ? ${entry} : undefined`;
+  // a function of the name, or a method of a class Solution
+  const method = `((one) => one.${entry}?.bind(one))(Solution.${entry} ? Solution : new Solution())`;
+  const search = `typeof ${entry} === "function" ? ${entry} : typeof Solution === "function" ? ${method} : undefined`;
   const look = new vm.Script(search);
   let find = () => look.runInThisContext(), loading = true;
   const finish = (exported) => {
     loading = false;
     try {
-      const call = [find(), exported?.[entry], exported, exported?.default].find((one) => typeof one === "function");
+      const named = [exported?.[entry], exported?.default?.[entry]];
+      const call = [find(), ...named, exported, exported?.default].find((one) => typeof one === "function");
       if (call === undefined) throw new ReferenceError(`there is no function ${entry}`);
       say("V", encoded(apply(call, undefined, values), 0));
     } catch (error) {

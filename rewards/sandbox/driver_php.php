@@ -57,8 +57,10 @@ final class Driver
         if (\is_int($value)) return '["i","' . ($value < 0 ? '-' . \dechex(-$value) : \dechex($value)) . '"]';
         if (\is_float($value)) return '["D","' . \bin2hex(\pack('E', $value)) . '"]';
         if (\is_string($value)) return '["u","' . \bin2hex($value) . '"]';
+        $object = \is_object($value) && \get_class($value) === 'stdClass';
+        if ($object) $value = \get_object_vars($value);
         if (!\is_array($value)) return '["O","' . \gettype($value) . '"]';
-        $list = \array_is_list($value);
+        $list = !$object && \array_is_list($value);
         $parts = [];
         foreach ($value as $key => $item) {
             $text = $this->encoded($item, $depth + 1);
@@ -84,12 +86,25 @@ final class Driver
         $this->say($error instanceof \ParseError ? 'C' : 'E', '"' . $text . '"');
     }
 
-    // A function of the answer's own, in whatever namespace; where there is none, the call says so.
-    private function found(): string
+    // A function of the answer's own: the global one, the one of some namespace, one in a variable, a method of a class.
+    // Where there is none, the call says so.
+    private function found(): mixed
     {
-        $wanted = '\\' . \strtolower($this->entry);
-        $theirs = \array_filter(\get_defined_functions()['user'], fn($name) => \str_ends_with('\\' . $name, $wanted));
-        return \current($theirs) ?: $this->entry;
+        $wanted = \strtolower($this->entry);
+        $theirs = \get_defined_functions()['user'];
+        if (\in_array($wanted, $theirs, true)) return $this->entry;
+        foreach ($theirs as $name) {
+            if (\str_ends_with($name, '\\' . $wanted)) return $name;
+        }
+        $held = $GLOBALS[$this->entry] ?? null;
+        if ($held instanceof \Closure) return $held;
+        foreach (\get_declared_classes() as $class) {
+            $one = new \ReflectionClass($class);
+            if ($one->isInternal() || $class === self::class || !$one->hasMethod($wanted)) continue;
+            if ($one->getMethod($wanted)->isStatic()) return [$class, $this->entry];
+            if ($one->isInstantiable()) return [new $class(), $this->entry];
+        }
+        return $this->entry;
     }
 
     // A program that ends itself is loaded as well; one that a fatal error ended is not.

@@ -1,6 +1,8 @@
 // A module beside an answer in Rust; what it reads and writes is described in driver_javascript.js.
 // The types of the arguments are those the answer's function declares.
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, LinkedList, VecDeque};
+use std::hash::Hash;
 use std::io::{Read as _, Write as _};
 
 pub struct Input {
@@ -71,14 +73,62 @@ impl<T: Given> Given for Vec<T> {
         (0..input.count('l')).map(|_| T::read(input)).collect()
     }
 }
-impl<T: Given> Given for HashMap<String, T> {
+// the keys of a map are texts: a type of keys that cannot be read from one is never given any
+impl<K: Given + Hash + Eq, T: Given> Given for HashMap<K, T> {
     fn read(input: &mut Input) -> Self {
-        (0..input.count('d')).map(|_| (String::read(input), T::read(input))).collect()
+        (0..input.count('d')).map(|_| (K::read(input), T::read(input))).collect()
     }
 }
-impl<T: Given> Given for BTreeMap<String, T> {
+impl<K: Given + Ord, T: Given> Given for BTreeMap<K, T> {
     fn read(input: &mut Input) -> Self {
-        (0..input.count('d')).map(|_| (String::read(input), T::read(input))).collect()
+        (0..input.count('d')).map(|_| (K::read(input), T::read(input))).collect()
+    }
+}
+// a text of one letter
+impl Given for char {
+    fn read(input: &mut Input) -> Self {
+        let text = String::read(input);
+        let mut letters = text.chars();
+        match (letters.next(), letters.next()) {
+            (Some(letter), None) => letter,
+            _ => panic!("an argument is not one char"),
+        }
+    }
+}
+macro_rules! given_as_list {
+    ($($kind:ty)*) => {$(
+        impl<T: Given> Given for $kind {
+            fn read(input: &mut Input) -> Self {
+                Vec::<T>::read(input).into_iter().collect()
+            }
+        }
+    )*};
+}
+given_as_list!(VecDeque<T> LinkedList<T> Box<[T]>);
+impl<T: Given> Given for std::vec::IntoIter<T> {
+    fn read(input: &mut Input) -> Self {
+        Vec::<T>::read(input).into_iter()
+    }
+}
+impl<T: Given, const N: usize> Given for [T; N] {
+    fn read(input: &mut Input) -> Self {
+        Vec::<T>::read(input).try_into().ok().expect("a list of another length")
+    }
+}
+// nothing is sorted, and no equals are removed, on the answer's behalf
+impl<T: Given + Hash + Eq> Given for HashSet<T> {
+    fn read(input: &mut Input) -> Self {
+        let items = Vec::<T>::read(input);
+        let (count, set) = (items.len(), items.into_iter().collect::<Self>());
+        assert!(set.len() == count, "no set holds what this list holds");
+        set
+    }
+}
+impl<T: Given + Ord> Given for BTreeSet<T> {
+    fn read(input: &mut Input) -> Self {
+        let items = Vec::<T>::read(input);
+        assert!(items.windows(2).all(|two| two[0] < two[1]), "no set holds what this list holds, in its order");
+        items.into_iter().collect()
     }
 }
 impl<T: Given> Given for Option<T> {
@@ -143,21 +193,58 @@ impl Returned for String {
         self.as_str().write(out);
     }
 }
-impl<T: Returned> Returned for [T] {
+impl Returned for char {
     fn write(&self, out: &mut String) {
-        out.push_str("[\"l\",[");
-        for (at, item) in self.iter().enumerate() {
-            out.push_str(if at > 0 { "," } else { "" });
-            item.write(out);
+        self.to_string().write(out);
+    }
+}
+fn write_items<'a, T: Returned + 'a>(items: impl IntoIterator<Item = &'a T>, out: &mut String) {
+    out.push_str("[\"l\",[");
+    for (at, item) in items.into_iter().enumerate() {
+        out.push_str(if at > 0 { "," } else { "" });
+        item.write(out);
+    }
+    out.push_str("]]");
+}
+// what has an order
+macro_rules! returned_as_list {
+    ($($kind:ty)*) => {$(
+        impl<T: Returned> Returned for $kind {
+            fn write(&self, out: &mut String) {
+                write_items(self, out);
+            }
         }
-        out.push_str("]]");
-    }
+    )*};
 }
-impl<T: Returned> Returned for Vec<T> {
+returned_as_list!([T] Vec<T> VecDeque<T> LinkedList<T> BTreeSet<T>);
+impl<T: Returned, const N: usize> Returned for [T; N] {
     fn write(&self, out: &mut String) {
-        self.as_slice().write(out);
+        write_items(self, out);
     }
 }
+// a tuple is a list of so many
+macro_rules! tuples {
+    ($($first:ident $($name:ident)*;)*) => {$(
+        impl<$first: Given, $($name: Given),*> Given for ($first, $($name),*) {
+            fn read(input: &mut Input) -> Self {
+                let count = [stringify!($first), $(stringify!($name)),*].len();
+                assert!(input.count('l') == count, "a list of another length");
+                ($first::read(input), $($name::read(input)),*)
+            }
+        }
+        #[allow(non_snake_case)]
+        impl<$first: Returned, $($name: Returned),*> Returned for ($first, $($name),*) {
+            fn write(&self, out: &mut String) {
+                let ($first, $($name),*) = self;
+                out.push_str("[\"l\",[");
+                $first.write(out);
+                $(out.push(','); $name.write(out);)*
+                out.push_str("]]");
+            }
+        }
+    )*};
+}
+tuples!(A B; A B C; A B C D;);
 impl<T: Returned> Returned for Option<T> {
     fn write(&self, out: &mut String) {
         match self {
@@ -166,12 +253,25 @@ impl<T: Returned> Returned for Option<T> {
         }
     }
 }
-impl<T: Returned + ?Sized> Returned for &T {
+macro_rules! returned_as_target {
+    ($($kind:ty)*) => {$(
+        impl<T: Returned + ?Sized> Returned for $kind {
+            fn write(&self, out: &mut String) {
+                (**self).write(out);
+            }
+        }
+    )*};
+}
+returned_as_target!(&T &mut T Box<T> std::rc::Rc<T>);
+impl<T: Returned + ToOwned + ?Sized> Returned for Cow<'_, T> {
     fn write(&self, out: &mut String) {
         (**self).write(out);
     }
 }
-fn write_pairs<'a, T: Returned + 'a>(pairs: impl Iterator<Item = (&'a String, &'a T)>, out: &mut String) {
+fn write_pairs<'a, K: Returned + 'a, T: Returned + 'a>(
+    pairs: impl Iterator<Item = (&'a K, &'a T)>,
+    out: &mut String,
+) {
     out.push_str("[\"d\",[");
     for (at, (key, item)) in pairs.enumerate() {
         out.push_str(if at > 0 { ",[" } else { "[" });
@@ -182,12 +282,12 @@ fn write_pairs<'a, T: Returned + 'a>(pairs: impl Iterator<Item = (&'a String, &'
     }
     out.push_str("]]");
 }
-impl<T: Returned> Returned for HashMap<String, T> {
+impl<K: Returned, T: Returned> Returned for HashMap<K, T> {
     fn write(&self, out: &mut String) {
         write_pairs(self.iter(), out);
     }
 }
-impl<T: Returned> Returned for BTreeMap<String, T> {
+impl<K: Returned, T: Returned> Returned for BTreeMap<K, T> {
     fn write(&self, out: &mut String) {
         write_pairs(self.iter(), out);
     }
@@ -216,6 +316,10 @@ called!(A B C D E);
 called!(A B C D E G);
 called!(A B C D E G H);
 called!(A B C D E G H I);
+called!(A B C D E G H I J);
+called!(A B C D E G H I J K);
+called!(A B C D E G H I J K L);
+called!(A B C D E G H I J K L M);
 
 /// Call a function with what standard input holds, and leave.
 pub fn run<Parameters>(function: impl Called<Parameters>) {

@@ -10,9 +10,10 @@ C knows int, bool, string and int[] only: `int`, `int` (0 or 1), `const char *` 
 it returns int or bool.
 
 Arguments go into the box, expected values stay here. A returned value must be of exactly the declared type: True is no
-int, 1.0 is none where the language tells them apart, an instance of a subclass is neither. Integers are compared
-exactly, and so are floats where the task names no tolerance; nan equals nan. No test is skipped: one that reports
-nothing has failed. Each has a box of its own, or all have one (`rewards.verifiers.called`).
+int, 1.0 is none where the language tells them apart, an instance of a subclass is neither (but `collections.Counter`,
+`defaultdict` and `OrderedDict` are dicts). Integers are compared exactly, and so are floats where the task names no
+tolerance; nan equals nan. No test is skipped: one that reports nothing has failed. Each has a box of its own, or all
+have one (`rewards.verifiers.called`).
 """
 
 from __future__ import annotations

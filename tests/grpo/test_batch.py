@@ -205,3 +205,12 @@ def test_rewards_of_steps_make_a_group_teach_only_where_they_train():
     stepped = replace(scored, results=tuple(replace(r, steps=((0, float(n)),)) for n, r in enumerate(scored.results)))
     assert not is_flat(stepped)
     assert is_flat(stepped, by_steps=False)
+
+
+def test_equal_rewards_of_steps_teach_nothing_however_many_there_are():
+    scored = make_scored([1.0, 2.0], [2, 2])
+    steps = ((0, 1.0),), ((0, 1.0), (1, 1.0))
+    stepped = replace(scored, results=tuple(replace(r, steps=s) for r, s in zip(scored.results, steps, strict=True)))
+    advantages = estimate_advantages([stepped], GRPOConfig(advantage="process"), 8)
+    assert {a for completion in advantages[0] for a in completion} == {0.0}
+    assert is_flat(stepped)

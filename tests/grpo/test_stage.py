@@ -200,3 +200,25 @@ def test_what_stops_a_run_is_said_and_a_checkpoint_that_failed_beside_it_too(
     with pytest.raises(ZeroDivisionError, match="the reward"):
         train(settings(tmp_path / "run", tiny_policy), tiny_policy, fleet=Broken(tiny_policy))
     assert "checkpoints: cannot be written (No space left on device)" in capsys.readouterr().err
+
+
+def test_a_run_whose_tasks_changed_is_not_taken_up(tiny_policy: Path, tmp_path: Path):
+    """Its checkpoint counts in the old file: the same places would be other prompts."""
+
+    class Broken(InProcess):
+        def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+            if self.synced == 3:
+                raise ZeroDivisionError
+            return super().score(groups)
+
+    config = settings(tmp_path / "run", tiny_policy, grpo={"checkpoint_every": 1, "checkpoint_async": False})
+    with pytest.raises(ZeroDivisionError):
+        train(config, tiny_policy, fleet=Broken(tiny_policy))
+    assert config.tasks.train is not None
+    file = Path(config.tasks.train.path)
+    kept = file.read_text()
+    file.write_text("".join(kept.splitlines(keepends=True)[1:]))
+    with pytest.raises(CheckpointError, match="the file of training tasks changed since"):
+        train(config, tiny_policy, resume=True)
+    file.write_text(kept)
+    assert steps(train(config, tiny_policy, resume=True))[-1] == 5

@@ -11,7 +11,7 @@ import pytest
 
 from assay.errors import EnvironmentProblem
 from assay.types import Message, Task
-from rewards.sandbox.base import MIB, Limits
+from rewards.sandbox.base import MIB, Job, Limits, RunResult
 from rewards.sandbox.local import LocalSandbox
 from rewards.verifiers.base import Bench
 
@@ -35,6 +35,31 @@ def sandbox() -> Iterator[LocalSandbox]:
 def bench(sandbox: LocalSandbox) -> Bench:
     """A bench with small limits, so that hostile programs end soon."""
     return Bench(sandbox=sandbox, limits=TEST_LIMITS)
+
+
+class Remembering:
+    """A sandbox that compiles the same files once: tests that ask different things of one program share it."""
+
+    def __init__(self, sandbox: LocalSandbox) -> None:
+        self._sandbox, self._runs = sandbox, {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sandbox, name)
+
+    def run(self, job: Job) -> RunResult:
+        if not job.collect:
+            return self._sandbox.run(job)
+        key = (job.argv, tuple(job.files.items()))
+        if key not in self._runs:
+            self._runs[key] = self._sandbox.run(job)
+        return self._runs[key]
+
+
+@pytest.fixture(scope="module")
+def roomy(sandbox) -> Bench:
+    """Room for a virtual machine beside the answer, and for a disk that is slow to give it."""
+    limits = Limits(cpu_s=1.0, wall_s=20.0, memory_bytes=1024 * MIB, output_bytes=MIB, processes=32)
+    return Bench(sandbox=Remembering(sandbox), limits=limits, stop_on_timeout=False, stop_on_failure=False)
 
 
 @pytest.fixture

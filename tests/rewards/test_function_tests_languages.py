@@ -15,9 +15,7 @@ import pytest
 from assay.types import Verdict
 from rewards.drivers_rows import CALLERS
 from rewards.languages import LANGUAGES
-from rewards.sandbox.base import MIB, Job, Limits, RunResult
 from rewards.sandbox.local import LocalSandbox
-from rewards.verifiers.base import Bench
 from rewards.verifiers.function import FunctionVerifier
 
 #: bytes that would be a value, and a record, if anybody believed what a program prints
@@ -432,31 +430,6 @@ WRITTEN: dict[str, Written] = {
 SLOW = ("d", "kotlin", "rust")  #: a compiler takes seconds a program
 #: a second a program, or half a one a call: three programs are run every time, and the others where there is time
 HEAVY = ("cpp", "go", "java", "csharp", "r", "racket")
-
-
-class Remembering:
-    """A sandbox that compiles the same files once: tests that ask different things of one program share it."""
-
-    def __init__(self, sandbox: LocalSandbox) -> None:
-        self._sandbox, self._runs = sandbox, {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sandbox, name)
-
-    def run(self, job: Job) -> RunResult:
-        if not job.collect:
-            return self._sandbox.run(job)
-        key = (job.argv, tuple(job.files.items()))
-        if key not in self._runs:
-            self._runs[key] = self._sandbox.run(job)
-        return self._runs[key]
-
-
-@pytest.fixture(scope="module")
-def roomy(sandbox) -> Bench:
-    """Room for a virtual machine beside the answer, and for a disk that is slow to give it."""
-    limits = Limits(cpu_s=1.0, wall_s=20.0, memory_bytes=1024 * MIB, output_bytes=MIB, processes=32)
-    return Bench(sandbox=Remembering(sandbox), limits=limits, stop_on_timeout=False, stop_on_failure=False)
 
 
 def languages(*slow: str) -> list:

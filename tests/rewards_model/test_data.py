@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_no_task_is_on_both_sides() -> None:
     assert len({s.task_id for s in held}) == 2 and len(train) + len(held) == 60
     assert not {s.task_id for s in train} & {s.task_id for s in held}
     assert split_by_task(samples, 0.2, seed=0)[1] == held
+
+
+def test_a_problem_in_two_languages_is_on_one_side() -> None:
+    samples = [
+        replace(sample(f"{language}/{i % 10}", i % 3 == 0), family=str(i % 10)) for i in range(60) for language in "cp"
+    ]
+    train, held = split_by_task(samples, 0.2, seed=0)
+    assert len({s.family for s in held}) == 2 and len({s.task_id for s in held}) == 4
+    assert not {s.family for s in train} & {s.family for s in held}
 
 
 def test_data_that_cannot_teach_is_refused() -> None:

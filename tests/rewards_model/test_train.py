@@ -176,7 +176,7 @@ def test_killed_or_stopped_and_taken_up_it_equals_an_uninterrupted_training(poli
     assert [row["step"] for row in rows][:8] == [1, 2, 3, 3, 4, 5, 6, 7]
     for name in ("model.safetensors", "reward_model.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
-    with pytest.raises(CheckpointError, match="made with other data or settings; remove"):
+    with pytest.raises(CheckpointError, match="made with other data or settings, or from another policy; remove"):
         train_reward_model(config, policy, SAMPLES[:140], tmp_path / "other", checkpoints=kept)
 
 

@@ -153,6 +153,9 @@ def test_a_checkpoint_of_other_settings_is_not_continued(policy: Path, tmp_path:
         train_sft(config.model_copy(update={"learning_rate": 1e-4}), policy, DIALOGUES, tmp_path)
     with pytest.raises(CheckpointError, match="made with other data or settings"):
         train_sft(config, policy, DIALOGUES[:-1], tmp_path)
+    other = create_policy(PolicyConfig(init=TINY), load_tokenizer(policy), 1, tmp_path / "other")
+    with pytest.raises(CheckpointError, match="or from another policy"):
+        train_sft(config, other, DIALOGUES, tmp_path)
     train_sft(config.model_copy(update={"evaluate_every": 1}), policy, DIALOGUES, tmp_path)  # only when to look
     assert latest_valid(tmp_path / "checkpoints") is not None
 
