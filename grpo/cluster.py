@@ -1,12 +1,12 @@
-"""Ray, in one place: the actors that hold engines, reward workers and the reward model, and proxies that call them.
+"""Ray, in one place: where the actors of a run (`grpo/actors.py`) are started and placed, and proxies that call them.
 
-Every class here is a thin actor around a plain class that runs just as well in-process. A proxy looks like the
-plain object, waits for the answer, says who waits for what when none comes, and turns a dead or silent actor into
-`InfraFailure`. Actors run in an empty working directory: Ray would otherwise put the driver's directory first on
-their path, where a user's own `rewards.py` would shadow ours.
+A proxy looks like the plain object inside an actor, waits for the answer, says who waits for what when none comes, and
+turns a dead or silent actor into `InfraFailure`. Actors run in an empty working directory: Ray would otherwise put the
+driver's directory first on their path, where a user's own `rewards.py` would shadow ours.
 
 `grpo.placement` says which node each actor goes to. Engines take bundles of a placement group, pinned there: they hold
-weights and do not move. Reward workers only lean to their node, so that one whose node dies starts anew on another.
+weights, and one that dies is replaced in its bundle, or in one of its own elsewhere where its node is lost too. Reward
+workers only lean to their node, so that Ray starts one whose node dies anew on another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,15 @@ import grpc
 import ray
 from ray._private.grpc_utils import init_grpc_channel
 from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, RayError, RayTaskError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from assay.errors import AssayError, EnvironmentProblem, InfraFailure
-from assay.shadow import check_shadowing
 from assay.types import RolloutGroup, Task
 from grpo import versions
+from grpo.actors import EngineActor, RewardActor, RewardModelActor
 from grpo.config import ClusterConfig
+from grpo.footprint import gib
 from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, written
 from grpo.surroundings import engine_env, first_line, last_line, python_path
 from rewards.config import RewardsConfig
@@ -48,7 +49,9 @@ from rollouts.weights import WeightBundle
 
 DEAD = "(dead)"  #: and not to come back
 NODE_LABEL = "ray.io/node-id"
+BYTES = ("memory", "object_store_memory")  #: no bundle asks for them
 FULL = (ObjectStoreFullError, OutOfDiskError)
+ELSEWHERE_S = 10.0  #: for Ray to find room for a bundle whose node is gone
 KNOCK_S = 10.0  #: for the head of a cluster to say that it is there
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  #: asked of it
 STRANGERS = {
@@ -56,76 +59,16 @@ STRANGERS = {
     grpc.StatusCode.UNIMPLEMENTED: "it speaks gRPC and does not know what Ray's head knows; name the head's port",
     grpc.StatusCode.UNAVAILABLE: "",
 }
-REWARD_MODEL = Kind(name="reward-model", count=1, bundle={"CPU": 1.0}, strategy="PACK")
-
-
-class Holder:
-    """An actor's common part: the object it holds, called by name, and what it runs."""
-
-    held: Any
-
-    def call(self, method: str, *args: Any) -> Any:
-        return getattr(self.held, method)(*args)
-
-    def parts(self, method: str, *args: Any) -> Iterator[Any]:
-        """An answer in parts; Ray hands on each part as it comes."""
-        for part in self.call(method, *args):  # noqa: UP028 - Ray sends values into it: not for an iterator's ears
-            yield part
-
-    def versions(self) -> dict[str, str]:
-        return versions.installed()
-
-
-class EngineActor(Holder):
-    """Holds one engine."""
-
-    def __init__(self, model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> None:
-        check_shadowing()
-        self.held = ENGINES[config.engine.kind](model, config, max_model_len, eos_token_id)
-
-
-class RewardActor(Holder):
-    """Holds one scorer and with it one sandbox."""
-
-    def __init__(self, config: RewardsConfig) -> None:
-        check_shadowing()
-        from rewards.scorer import Scorer
-
-        self.held = Scorer(config)
-
-
-class RewardModelActor(Holder):
-    """Holds the learned reward model."""
-
-    def __init__(self, folder: str) -> None:
-        check_shadowing()
-        from rewards.model.score import RewardModelScorer
-
-        self.held = RewardModelScorer(folder)
-
-
-def _vllm(model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> Any:
-    from rollouts.vllm import VLLMEngine
-
-    return VLLMEngine(model, config.engine, config.proof, max_model_len=max_model_len, eos_token_id=eos_token_id)
-
-
-def _fake(model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> Any:
-    """Answers with a beginning of the prompt, so that its text has words of the task in it."""
-    from rollouts.fake import FakeEngine
-
-    return FakeEngine(lambda prompt, draw: [*prompt[: draw.randint(1, len(prompt))], eos_token_id])
-
-
-ENGINES: dict[str, Callable[[str, RolloutConfig, int, int], Any]] = {"vllm": _vllm, "fake": _fake}
 
 
 class Proxy:
     """Calls `method(*args)` of the object inside an actor and waits, aloud and not for ever."""
 
-    def __init__(self, name: str, actor: Any, cluster: Cluster, restarts: bool) -> None:
-        self._name, self._actor, self._cluster, self._restarts = name, actor, cluster, restarts
-        self._then = "started anew" if restarts else "another takes its place"
+    def __init__(self, name: str, actor: Any, cluster: Cluster, pinned: str) -> None:
+        """`pinned`: id of the node it is bound to; empty where Ray starts it anew, on whichever has room."""
+        self._name, self._actor, self._cluster = name, actor, cluster
+        self._pinned, self._restarts = pinned, not pinned
+        self._then = "another takes its place" if pinned else "started anew"
         self._tasks: Mapping[tuple[int, ...], str] = {}
 
     def __getattr__(self, method: str) -> Any:
@@ -175,11 +118,7 @@ class Proxy:
         if isinstance(cause, AssayError):
             return cause
         if isinstance(cause, FULL):  # nobody died, and another engine would find no room either
-            grow = "" if self._cluster.config.address else ", or raise cluster.object_store_gib"
-            return EnvironmentProblem(
-                f"{self._name}: no room for {what}: Ray's object store is full, and so is the disk below its temporary "
-                f"folder ({first_line(cause)}); free space there{grow}"
-            )
+            return self._cluster.full(f"{self._name}: no room for {what}", cause)
         if isinstance(error, RayTaskError):
             return None
         # also: its node, its memory or its answer was lost
@@ -200,8 +139,11 @@ class Proxy:
     def _settled(self) -> str:
         """Where the actor is, or what it waits for. Raises InfraFailure where no node is left for it."""
         alive, where = self._cluster.whereabouts(self._actor)
-        missing = "" if alive or where == DEAD else self._cluster.missing()
-        if missing:
+        if alive or where == DEAD:
+            return where
+        if gone := self._cluster.gone(self._pinned):
+            raise InfraFailure(f"{self._name}: its node {gone} is gone")
+        if missing := self._cluster.missing():
             raise InfraFailure(f"{self._name} has no node left to run on: {missing}")
         return where
 
@@ -262,8 +204,13 @@ class NamedRollouts(RolloutPool):
         return super()._one(n, task, sampling)
 
     def _shared(self, bucket: WeightBundle) -> Any:
-        """Once in Ray's memory, however many engines read it there."""
-        return ray.put(bucket)
+        """Once in Ray's memory, however many engines read it there. Raises EnvironmentProblem where that is full."""
+        try:
+            return ray.put(bucket)
+        except FULL as error:
+            engine: Any = self._engines[0]
+            what = f"rollouts: no room for {gib(bucket.size_bytes)} of weights version {bucket.version}"
+            raise engine._cluster.full(what, error) from None
 
 
 class Cluster:
@@ -322,7 +269,9 @@ class Cluster:
         *before, kind = kinds(self.config, config)
         for trainer in before:
             self._set_aside(trainer)
-        group = self._group(kind, self._place(kind))
+        places = self._place(kind)
+        group = self._group(kind, places)
+        bundles = [(group, i, node) for i, node in enumerate(places)]
         options: dict[str, Any] = {"runtime_env": {"env_vars": {**python_path(), **engine_env(config)}}}
         room = config.engine.max_num_seqs if config.engine.routing == "queue" else 0
         if room:
@@ -331,10 +280,13 @@ class Cluster:
         arguments = (where, config, max_model_len, tokenizer.eos_token_id)
 
         def start(i: int) -> Proxy:
-            bundle = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i)
-            return self._start(EngineActor, kind.actor(i), kind, bundle, False, *arguments, **options)
+            group, index, node = bundles[i]
+            bundle = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+            return self._start(EngineActor, kind.actor(i), kind, bundle, node, *arguments, **options)
 
         def restart(i: int) -> Proxy:
+            if gone := self.gone(bundles[i][2]):
+                bundles[i] = self._elsewhere(kind, i, gone)
             engine = start(i)
             try:
                 engine.wait_ready()
@@ -359,10 +311,20 @@ class Cluster:
         return RewardPool(workers, config, self.reward_model(reward_model) if reward_model else None)
 
     def reward_model(self, folder: str | Path) -> Any:
-        (node,) = self._place(REWARD_MODEL)
-        proxy = self._restarting(RewardModelActor, "reward-model", REWARD_MODEL, node, str(Path(folder).resolve()))
+        kind = kinds(self.config, reward_model=True)[-1]
+        (node,) = self._place(kind)
+        device = "cuda" if self.config.reward_model_gpus else "cpu"
+        proxy = self._restarting(RewardModelActor, kind.name, kind, node, str(Path(folder).resolve()), device)
         proxy.wait_ready()
         return proxy
+
+    def full(self, what: str, error: BaseException) -> EnvironmentProblem:
+        """What to do where Ray's memory and the disk behind it are full."""
+        grow = "" if self.config.address else ", or raise cluster.object_store_gib"
+        return EnvironmentProblem(
+            f"{what}: Ray's object store is full, and so is the disk below its temporary folder ({first_line(error)}); "
+            f"free space there{grow}"
+        )
 
     # -- who is where -------------------------------------------------------------------------------------------
 
@@ -373,9 +335,7 @@ class Cluster:
             Node(
                 name=f"{row['NodeManagerHostname']}:{row['NodeID'][:8]}",
                 id=row["NodeID"],
-                resources={
-                    k: v for k, v in row["Resources"].items() if not k.startswith(("node:", "memory", "object"))
-                },
+                resources={k: v for k, v in row["Resources"].items() if k not in BYTES and not k.startswith("node:")},
                 driver=row["NodeID"] == here,
                 ram_bytes=int(row["Resources"].get("memory", 0)),
             )
@@ -386,6 +346,11 @@ class Cluster:
     def missing(self) -> str:
         """What of this run has no place on the nodes that live; empty where all have."""
         return "; ".join(place(self._kinds, self.nodes()).missing)
+
+    def gone(self, node: str) -> str:
+        """`HOST:NODE` of a node that was there and lives no more, which it never does again; else empty."""
+        dead = [row for row in ray.nodes() if row["NodeID"] == node and not row["Alive"]]
+        return f"{dead[0]['NodeManagerHostname']}:{node[:8]}" if dead else ""
 
     def whereabouts(self, actor: Any) -> tuple[bool, str]:
         """Whether an actor lives, and `on HOST:NODE, pid 7` or what it waits for."""
@@ -421,6 +386,21 @@ class Cluster:
             say(f"still waiting for room for {line}, {waited:.0f} s")
         return group
 
+    def _elsewhere(self, kind: Kind, i: int, gone: str) -> tuple[Any, int, str]:
+        """A group of one bundle, its index there and its node, for an actor whose node is gone, wherever there is room.
+
+        Not for a kind that lies beside the driver: with that node the driver is gone too. Raises InfraFailure.
+        """
+        missing = self.missing()
+        if not missing:
+            group = placement_group([dict(kind.bundle)], strategy="PACK")
+            if group.wait(ELSEWHERE_S):
+                self._groups.append(group)
+                return group, 0, placement_group_table(group)["bundles_to_node_id"][0]
+            remove_placement_group(group)
+            missing = f"it wants {written(kind.bundle)}, {_free(kind)}"
+        raise InfraFailure(f"{kind.actor(i)}: its node {gone} is gone, and no other has room for it: {missing}")
+
     def _set_aside(self, trainer: Kind) -> None:
         """Keep the trainer's devices from everybody else, and show this process no others."""
         group = self._group(trainer, self._place(trainer))
@@ -433,17 +413,15 @@ class Cluster:
 
     def _restarting(self, cls: type, name: str, kind: Kind, node: str, *args: Any) -> Proxy:
         strategy = NodeAffinitySchedulingStrategy(node, soft=True)
-        return self._start(cls, name, kind, strategy, True, *args, max_restarts=-1)
+        return self._start(cls, name, kind, strategy, "", *args, max_restarts=-1)
 
-    def _start(
-        self, cls: type, name: str, kind: Kind, strategy: Any, restarts: bool, *args: Any, **options: Any
-    ) -> Proxy:
+    def _start(self, cls: type, name: str, kind: Kind, strategy: Any, pinned: str, *args: Any, **options: Any) -> Proxy:
         if not ray.is_initialized():  # or Ray would start a cluster for it
             raise InfraFailure(f"{name}: Ray was shut down before it could start")
         others = dict(kind.bundle)
         taken = {"num_cpus": others.pop("CPU", 0.0), "num_gpus": others.pop("GPU", 0.0), "resources": others}
         actor = ray.remote(cls).options(scheduling_strategy=strategy, **taken, **options).remote(*args)
-        proxy = Proxy(name, actor, self, restarts)
+        proxy = Proxy(name, actor, self, pinned)
         self._proxies.append(proxy)
         return proxy
 

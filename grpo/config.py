@@ -204,6 +204,9 @@ class ClusterConfig(Section):
     reward_resources: dict[str, float] = Field(
         default_factory=dict, description="of one reward worker: marks its nodes"
     )
+    reward_model_gpus: float = Field(
+        default=0.0, ge=0, le=1, description="of the learned reward model; 0: it computes on processors"
+    )
     object_store_gib: float = Field(default=0.25, gt=0, description="of a cluster started here")
     stall_report_s: float = Field(
         default=60.0, gt=0, description="say who waits for what after so long without an answer"

@@ -18,6 +18,7 @@ from rollouts.tasks import TaskStream
 
 Ask = Callable[[], tuple[int, Task] | None]
 Give = Callable[[int, RolloutGroup], None]
+Judge = Callable[[Iterable[RolloutGroup]], list[ScoredGroup]]
 
 
 class Rollouts(Protocol):
@@ -28,6 +29,8 @@ class Rollouts(Protocol):
 
 class Rewards(Protocol):
     def score(self, groups: Iterable[RolloutGroup]) -> list[ScoredGroup]: ...
+
+    def each(self, groups: Iterable[RolloutGroup]) -> list[ScoredGroup]: ...
 
     def one(self, group: RolloutGroup) -> ScoredGroup: ...
 
@@ -62,16 +65,18 @@ class Drawing:
         def batch(prompts: int, again: int) -> list[ScoredGroup]:
             nonlocal cursor, left
             tasks = self.tasks.take(prompts)
-            cursor, left = self.tasks.cursor, self.tasks.left  # also where generating fails: the next goes on from here
+            cursor, left = self.tasks.cursor, self.tasks.left
             # unless judging decides whether there will be another batch, the engines are free once all is drawn
             drawn = done if self.config.max_generation_batches == 1 else lambda: None
-            return self._judged(tasks, self.of(step, again), timer, drawn)
+            # a whole step without a reward is no data; a refill, which may be a single group, is failed groups of one
+            judge = self.rewards.each if again else self.rewards.score
+            return self._judged(tasks, self.of(step, again), judge, timer, drawn)
 
         batches = fill(scored, batch, self.config)
         return Drawn(scored=scored, batches=batches, cursor=cursor, left=left, seconds=timer.seconds)
 
     def _judged(
-        self, tasks: Sequence[Task], sampling: Sampling, timer: Timer, drawn: Callable[[], None]
+        self, tasks: Sequence[Task], sampling: Sampling, judge: Judge, timer: Timer, drawn: Callable[[], None]
     ) -> list[ScoredGroup]:
         """Groups in the order of the tasks; each is judged while others are drawn. Calls `drawn` after the last."""
         order: list[int] = []
@@ -86,7 +91,7 @@ class Drawing:
                 phase.close()
                 phase.enter_context(timer.phase("reward"))
 
-            scored = self.rewards.score(arriving())
+            scored = judge(arriving())
         return [group for _, group in sorted(zip(order, scored, strict=True), key=lambda pair: pair[0])]
 
     def of(self, step: int, again: int) -> Sampling:

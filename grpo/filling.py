@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from assay.errors import InfraFailure, TrainingDiverged
+from assay.errors import TrainingDiverged
 from assay.types import ScoredGroup
 from grpo.batch import is_flat, rewards_of
 from grpo.config import GRPOConfig
@@ -15,18 +15,12 @@ def fill(scored: list[ScoredGroup], draw: Callable[[int, int], list[ScoredGroup]
 
     Each further batch asks for as many prompts as are missing, at most `max_generation_batches` times in all; after
     that the step makes do with what there is. Flat and failed groups stay in `scored`, to be counted and recorded.
-    The first batch failing as a whole stops the run; a later one, which may be a single group, is one try less.
-    Returns the number of batches drawn.
+    Returns the number of batches drawn. What `draw` raises is raised.
     """
     missing, batches = config.prompts_per_step, 0
     while missing and batches < config.max_generation_batches:
         batches += 1
-        try:
-            new = draw(missing, batches - 1)
-        except InfraFailure:
-            if batches == 1:
-                raise
-            continue
+        new = draw(missing, batches - 1)
         scored += new
         try:
             missing -= sum(teaches(group, config) for group in new)

@@ -100,11 +100,13 @@ def memory_missing(
     ranks: Mapping[str, int],
     loading: int = 0,
     kept: int = 0,
+    reward_model: int = 0,
 ) -> list[str]:
     """What does not fit, one line each. Memory that a node does not tell (0 bytes) is not judged.
 
     `ranks`: of the trainer, on each node, which hold `trainer` each, and `loading` of main memory at the start.
     `kept`: of main memory, by each engine.
+    `reward_model`: its weights, in main memory or on the device it is given.
     """
     found = []
     held = 0 if trainer is None else sum(trainer.values())
@@ -114,6 +116,13 @@ def memory_missing(
         if on_devices:
             found += _device(cluster, engine, node, held if here else 0, engines, one_engine, one_sequence)
         ram = engines * kept + (0 if on_devices else engines * sum(one_engine.values()) + here * held)
+        scores = reward_model if placement.nodes.get("reward-model/0") == node.name else 0
+        if scores and cluster.reward_model_gpus and 0 < node.gpu_bytes < scores:
+            found.append(
+                f"{node.name}: the reward model wants {gib(scores)} on one device, {gib(node.gpu_bytes)} there; set "
+                f"cluster.reward_model_gpus: 0, or take a smaller one"
+            )
+        ram += 0 if cluster.reward_model_gpus else scores
         ram += max(transit if node.driver else 0, here * loading if on_devices else 0)
         if 0 < node.ram_bytes < ram:
             found.append(

@@ -58,9 +58,14 @@ class Placement:
 
 
 def kinds(
-    cluster: ClusterConfig, rollouts: RolloutConfig | None = None, rewards: RewardsConfig | None = None
+    cluster: ClusterConfig,
+    rollouts: RolloutConfig | None = None,
+    rewards: RewardsConfig | None = None,
+    *,
+    reward_model: bool = False,
 ) -> tuple[Kind, ...]:
-    """The kinds of a run, in the order in which they take their place: the trainer first, the hard to place next."""
+    """The kinds of a run, in the order in which they take their place: the trainer first, the reward model last, as it
+    may be trained in the run itself."""
     separate = cluster.placement == "separate"
     found = []
     if separate and cluster.trainer_gpus:
@@ -85,6 +90,11 @@ def kinds(
                 strategy="SPREAD",
                 without_gpus=True,
             )
+        )
+    if reward_model:
+        bundle = _bundle(1.0, cluster.reward_model_gpus, {})
+        found.append(
+            Kind(name="reward-model", count=1, bundle=bundle, strategy="PACK", without_gpus="GPU" not in bundle)
         )
     return tuple(found)
 
@@ -189,4 +199,5 @@ REMEDY = {
     "trainer": "lower cluster.trainer_gpus, or start the command on a node with so many GPUs",
     "rollouts": "lower rollouts.engine.engines, cluster.engine_gpus or cluster.engine_cpus, or add nodes",
     "rewards": "lower rewards.workers or cluster.reward_cpus, or add nodes",
+    "reward-model": "lower rewards.workers, cluster.reward_cpus or cluster.reward_model_gpus, or add nodes",
 }

@@ -48,7 +48,11 @@ class RewardPool:
         self._rm_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reward-model")
 
     def score(self, groups: Iterable[RolloutGroup]) -> list[ScoredGroup]:
-        """Every group with the rewards the run trains on, in order. Raises InfraFailure where none could be given.
+        """Every group with the rewards the run trains on, in order. Raises InfraFailure where none could be given."""
+        return _something_earned(self.each(groups))
+
+    def each(self, groups: Iterable[RolloutGroup]) -> list[ScoredGroup]:
+        """As `score`, of few groups beside others: where the harness failed on all of them, their results say so.
 
         Judging a group begins when `groups` gives it, so groups that are still being drawn do not hold the others.
         """
@@ -56,15 +60,14 @@ class RewardPool:
         try:
             for group in groups:
                 begun.append(self._begin(group))
-            scored = [self._end(one) for one in begun]
+            return [self._end(one) for one in begun]
         finally:
             for _, tests, learned in begun:  # all are done, or nobody wants them any more
                 tests.cancel()
                 learned.cancel()
-        return _something_earned(scored)
 
     def one(self, group: RolloutGroup) -> ScoredGroup:
-        """As `score`, of one group alone: where the harness failed on all of it, that is what its results say."""
+        """As `each`, of one group alone."""
         return self._end(self._begin(group))
 
     def _begin(self, group: RolloutGroup) -> Begun:

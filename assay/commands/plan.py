@@ -15,7 +15,7 @@ from pathlib import Path
 from assay import config as configs
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
-from assay.sizes import ModelSize, of_policy
+from assay.sizes import ModelSize, of_folder, of_policy
 from grpo.config import ClusterConfig
 from grpo.footprint import (
     FP32,
@@ -69,7 +69,8 @@ def plan(
     transit = in_transit(size, engine, kept=again)
     on_devices = any(node.resources.get("GPU", 0) for node in nodes)
     one = engine_parts(size, engine, length, max(1, int(config.cluster.engine_gpus)) if on_devices else 0)
-    wanted = kinds(config.cluster, config.rollouts, config.rewards)
+    scorer = reward_model_weights(config, size)
+    wanted = kinds(config.cluster, config.rollouts, config.rewards, reward_model=scorer > 0)
     placement = place(wanted, nodes)
     missing = [
         *placement.missing,
@@ -87,6 +88,7 @@ def plan(
             ranks=seats,
             loading=FP32 * size.parameters if ranks > 1 else 0,
             kept=kept,
+            reward_model=scorer,
         ),
     ]
     lines = [("policy", _policy(size))]
@@ -99,6 +101,9 @@ def plan(
     )
     if kept:
         lines.append(("", f"{gib(kept)} of main memory for the frozen weights that adapters are merged into"))
+    if scorer:
+        where = "a device" if config.cluster.reward_model_gpus else "processors (cluster.reward_model_gpus: 0)"
+        lines.append(("rewards", f"the reward model, float32, on {where}: weights {gib(scorer)}"))
     lines.append(("sync", f"{gib(transit)} of memory on the driver's node for weights on their way"))
     lines.append(("placement", f"{config.cluster.placement}: " + "; ".join(map(_kind, wanted))))
     if copy:
@@ -107,6 +112,17 @@ def plan(
         )
     lines += [("node", f"{_node(node)}: {_actors(node, placement, seats.get(node.name, 0))}") for node in nodes]
     return lines, missing
+
+
+def reward_model_weights(config: RunConfig, size: ModelSize) -> int:
+    """Bytes of the reward model that the run trains, is given, or finds in its folder; 0 where it has none.
+
+    Counted where it lies already, else as large as the policy.
+    """
+    folder = Path(config.reward_model_path or Path(config.run_dir) / "reward_model")
+    if (folder / "reward_model.json").is_file():
+        return FP32 * of_folder(folder).parameters
+    return FP32 * size.parameters if config.reward_model is not None or config.reward_model_path is not None else 0
 
 
 def seated(ranks: int, nodes: Sequence[Node], cluster: ClusterConfig) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,51 @@ def test_the_command_prints_the_plan_and_leaves_with_0_or_1(tmp_path: Path, caps
     assert "node0: " in said[1] and "102.4 MiB there" in said[1]
     assert main(["plan", str(tmp_path / "c.yaml"), "--node", "cpus=two"]) == 2
     assert "--node 'cpus=two': expected cpus=N" in capsys.readouterr().err
+
+
+def test_the_reward_model_has_its_place_in_the_plan_however_the_run_comes_by_it(tmp_path: Path):
+    tree = {"run_dir": str(tmp_path), "grpo": {"checkpoint_async": False}}
+    four, size = described_nodes(["cpus=4"]), of_policy(PolicyConfig(init=InitConfig()))
+    workers = {"rewards": {"workers": 3}}
+    assert plan(run_config(**tree, **workers), size, four)[1] == []
+    for beside in ({"reward_model_path": "elsewhere"}, {"reward_model": {}}):
+        (missing,) = plan(run_config(**tree, **workers, **beside), size, four)[1]
+        assert missing.startswith("reward-model: 0 of 1 have a place; each wants 1 CPU on one node; node0 has 0 CPU")
+        lines, missing = plan(run_config(**tree, **beside), size, four)
+        assert missing == [] and any(text.endswith("rewards 0, reward-model 0") for _, text in lines)
+    (tmp_path / "reward_model").mkdir()
+    (tmp_path / "reward_model" / "reward_model.json").write_text("{}")
+    (tmp_path / "reward_model" / "config.json").write_text(json.dumps(LITE))
+    assert len(plan(run_config(**tree, **workers), size, four)[1]) == 1
+
+
+def test_the_reward_model_is_counted_where_it_lies_in_main_memory_or_on_the_device_it_is_given(tmp_path: Path):
+    (tmp_path / "rm").mkdir()
+    (tmp_path / "rm" / "reward_model.json").write_text("{}")
+    (tmp_path / "rm" / "config.json").write_text(json.dumps(LITE))  # 58.51 GiB in fp32
+    size = of_policy(PolicyConfig(init=InitConfig()))
+
+    def found(*nodes: str, path: str = "rm", **cluster: object) -> tuple[list[str], list[str]]:
+        config = run_config(reward_model_path=str(tmp_path / path), cluster={"engine_gpus": 1, **cluster})
+        lines, missing = plan(config, size, described_nodes(nodes))
+        return [text for name, text in lines if name == "rewards"], missing
+
+    card = "gpus=2,gpu_gib=40,cpus=8,ram_gib=32"
+    assert found(card, "cpus=8,ram_gib=64") == (
+        ["the reward model, float32, on processors (cluster.reward_model_gpus: 0): weights 58.51 GiB"], []
+    )  # fmt: skip
+    (missing,) = found(card)[1]
+    assert missing.startswith("node0: 58.") and "of memory wanted, 32.00 GiB there" in missing
+    said, (missing,) = found(card, reward_model_gpus=1)
+    assert said == ["the reward model, float32, on a device: weights 58.51 GiB"]
+    assert missing == (
+        "node0: the reward model wants 58.51 GiB on one device, 40.00 GiB there; set cluster.reward_model_gpus: 0, or "
+        "take a smaller one"
+    )
+    assert found(card.replace("gpu_gib=40", "gpu_gib=80"), reward_model_gpus=1)[1] == []
+    assert found(card, path="not there yet") == (
+        ["the reward model, float32, on processors (cluster.reward_model_gpus: 0): weights 6.2 MiB"], []
+    )  # fmt: skip
 
 
 def test_the_parser_of_plan_needs_no_torch():

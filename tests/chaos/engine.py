@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.types import Completion
-from grpo.cluster import EngineActor
+from grpo.actors import EngineActor
 from rollouts.config import RolloutConfig
 from rollouts.engine import Sampling
 from rollouts.fake import FakeEngine

@@ -290,6 +290,7 @@ import numpy, sys
 from grpo.cluster import Cluster
 from grpo.config import ClusterConfig
 from rollouts.config import EngineConfig, RolloutConfig
+from rollouts.weights import Probe, WeightBundle
 
 class Tokenizer:
     eos_token_id = 1
@@ -299,6 +300,12 @@ with Cluster(ClusterConfig(object_store_gib=0.08)) as cluster:
     engine = pool._engines[0]
     try:
         engine.score([numpy.zeros(1000, dtype="uint8")], numpy.zeros(150 << 20, dtype="uint8"))
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+    tensors = {"a": numpy.zeros(150 << 20, dtype="uint8")}
+    weights = WeightBundle(version=3, tensors=tensors, dtypes={}, digests={}, published={})
+    try:
+        pool.sync(weights, Probe(sequences=[[3, 4]], expected=[[-1.0]]))
     except Exception as error:
         print(f"{type(error).__name__}: {error}")
     print(len(engine.score([[1, 2, 3]])[0]), pool.recoveries)
@@ -313,11 +320,13 @@ def test_a_full_object_store_is_told_as_one_and_no_engine_is_killed_for_it():
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    said, alive = done.stdout.splitlines()
-    assert said == (
-        "EnvironmentProblem: rollouts/0: no room for score of 1: Ray's object store is full, and so is the disk below "
-        "its temporary folder (Local disk is full); free space there, or raise cluster.object_store_gib"
+    asked, synced, alive = done.stdout.splitlines()
+    full = (
+        "Ray's object store is full, and so is the disk below its temporary folder (Local disk is full); free space "
+        "there, or raise cluster.object_store_gib"
     )
+    assert asked == f"EnvironmentProblem: rollouts/0: no room for score of 1: {full}"
+    assert synced == f"EnvironmentProblem: rollouts: no room for 150.0 MiB of weights version 3: {full}"
     assert alive == "2 []"
 
 

@@ -19,7 +19,8 @@ from assay.adapter import LoraConfig
 from assay.errors import DataError, InfraFailure
 from assay.policy import load_tokenizer
 from assay.types import Completion, Message, Task
-from grpo.cluster import Cluster, EngineActor
+from grpo.actors import EngineActor
+from grpo.cluster import Cluster
 from grpo.config import ClusterConfig, GRPOConfig
 from grpo.trainer import PolicyTrainer
 from rollouts.config import EngineConfig, ProofConfig, RolloutConfig

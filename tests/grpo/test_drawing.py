@@ -10,8 +10,10 @@ import pytest
 
 from assay.errors import InfraFailure
 from assay.types import RewardResult, RolloutGroup, Task, Verdict
+from grpo.batch import build_batch, estimate_advantages
 from grpo.config import GRPOConfig
-from grpo.drawing import Drawing
+from grpo.drawing import Drawing, Drawn
+from grpo.record import describe
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import SamplingConfig
@@ -100,6 +102,54 @@ def test_engines_that_fail_half_way_leave_no_group_to_be_judged_for_nobody():
     began.set()
     time.sleep(0.05)
     assert len(judged) <= 1
+
+
+def refilled(rewards: Sequence[Sequence[float | None]], dies: bool = False) -> Drawn:
+    """A step of two prompts whose groups get these rewards, in the order they are drawn; flat and failed ones are
+    replaced. `dies`: the engine, in its second batch."""
+    coming = iter(rewards)
+
+    class Told:
+        def score_group(self, group: RolloutGroup) -> list[RewardResult]:
+            return [make_result(reward) for reward in next(coming)]
+
+    class Batches(Arriving):
+        calls = 0
+
+        def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
+            self.order, self.calls = range(len(tasks)), self.calls + 1
+            if dies and self.calls == 2:
+                raise InfraFailure("rollouts/0 died during generate")
+            return super().stream(tasks, sampling)
+
+    filling = {"prompts_per_step": 2, "group_size": 2, "drop_zero_variance_groups": True, "max_generation_batches": 3}
+    drawing = Drawing(
+        config=CONFIG.model_copy(update=filling),
+        sampling=SamplingConfig(max_completion_tokens=8),
+        tasks=TaskStream(TASKS, 0),
+        rollouts=Batches(()),
+        rewards=RewardPool([Told()], RewardsConfig(reward="compiler")),
+        seed=1,
+    )
+    return drawing.draw(0, lambda: None)
+
+
+def test_a_refill_that_the_harness_failed_on_is_replaced_and_counted():
+    given = [[1.0, 1.0], [0.0, 1.0], [None, None], [1.0, 0.0]]
+    drawn = refilled(given)
+    assert [[r.reward for r in s.results] for s in drawn.scored] == given
+    assert [s.group.task.id for s in drawn.scored] == [t.id for t in TaskStream(TASKS, 0).take(4)]
+    assert drawn.batches == 3 and drawn.cursor == 4
+    advantages = estimate_advantages(drawn.scored, CONFIG, 8)
+    assert build_batch(drawn.scored, advantages, CONFIG, 8).counts["groups/masked_infra"] == 1
+    assert describe(drawn.scored)["verdict/INFRA"] == 2 / 8
+
+
+def test_a_first_batch_that_the_harness_failed_on_and_an_engine_that_is_lost_later_stop_the_run():
+    with pytest.raises(InfraFailure, match="failed on all of 4 completions: box died"):
+        refilled([[None, None], [None, None]])
+    with pytest.raises(InfraFailure, match="rollouts/0 died during generate"):
+        refilled([[1.0, 1.0], [0.0, 1.0]], dies=True)
 
 
 def test_a_harness_that_fails_on_every_group_is_still_no_data():

@@ -135,7 +135,7 @@ class Rewards:
         result = make_result(reward)
         return replace(result, steps=((len(tokens) - 1, float(tokens[0] % 3)),)) if tokens else result
 
-    judge = score
+    judge = each = score
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,9 @@ class FakeRewards:
             for g in groups
         ]
 
+    def each(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+        return self.score(groups)
+
 
 class FakeTrainer:
     """Its whole state is a number that depends on everything it was fed, in order."""
@@ -420,16 +423,13 @@ def test_a_group_the_harness_failed_on_is_replaced_too():
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_a_harness_that_fails_on_a_refill_costs_a_try_and_on_the_first_batch_the_run(failing: int):
+def test_what_fails_in_drawing_stops_the_run_in_whichever_batch(failing: int):
+    """Failed groups are data, and come in `draw`'s answer (`test_drawing`); what it raises is no group's."""
+
     def draw(prompts: int, again: int) -> list[ScoredGroup]:
         if again == failing:
-            raise InfraFailure("the reward harness failed on all of 2 completions")
+            raise InfraFailure("an engine died during generate")
         return [make_scored([1.0, float(again == 0)], [1, 1])]  # the first is flat
 
-    config, scored = filling(5).model_copy(update={"prompts_per_step": 1}), []
-    if failing == 0:
-        with pytest.raises(InfraFailure):
-            fill(scored, draw, config)
-        return
-    assert fill(scored, draw, config) == 3
-    assert len(scored) == 2
+    with pytest.raises(InfraFailure, match="an engine died"):
+        fill([], draw, filling(5).model_copy(update={"prompts_per_step": 1}))

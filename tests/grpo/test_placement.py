@@ -87,6 +87,28 @@ def test_nothing_is_placed_beyond_what_a_node_offers():
     assert plan.missing == () and all(amount <= offered[key] for key, amount in taken.items())
 
 
+def test_a_reward_model_that_has_no_place_is_told_with_the_remedy():
+    four = Node(name="four", resources={"CPU": 4.0}, driver=True)
+    wanted = kinds(ClusterConfig(), RolloutConfig(), RewardsConfig(workers=3), reward_model=True)
+    assert place(wanted, [four]).missing == (
+        "reward-model: 0 of 1 have a place; each wants 1 CPU on one node; four has 0 CPU free of 4 CPU; lower "
+        "rewards.workers, cluster.reward_cpus or cluster.reward_model_gpus, or add nodes",
+    )
+    assert place(wanted, [LAPTOP]).nodes["reward-model/0"] == "laptop"
+
+
+def test_a_reward_model_takes_the_device_it_is_given_and_no_other():
+    def wanted(**cluster: object) -> Placement:
+        config = validate(ClusterConfig, {"engine_gpus": 4, **cluster}, "test")
+        engines = RolloutConfig(engine=EngineConfig(engines=2))
+        return place(kinds(config, engines, RewardsConfig(), reward_model=True), [GPUS, CPUS])
+
+    assert wanted().nodes["reward-model/0"] == "cpus"
+    (missing,) = wanted(reward_model_gpus=1).missing
+    assert missing.startswith("reward-model: 0 of 1 have a place; each wants 1 CPU + 1 GPU on one node; gpus has ")
+    assert wanted(reward_model_gpus=1, engine_gpus=3).nodes["reward-model/0"] == "gpus"
+
+
 def test_no_bundle_is_empty():
     assert [dict(kind.bundle) for kind in placed([LAPTOP], engine_cpus=0, reward_cpus=0).kinds] == [{"CPU": 0.001}] * 2
 
@@ -97,6 +119,7 @@ def test_no_bundle_is_empty():
         ({"engine_gpus": 1.5}, "whole devices"),
         ({"trainer_gpus": 1}, "placement: separate"),
         ({"placement": "apart"}, "placement"),
+        ({"reward_model_gpus": 2}, "less than or equal to 1"),
         ({"reward_cpu": 1}, "did you mean 'reward_cpus'"),
     ],
 )

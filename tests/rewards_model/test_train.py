@@ -15,6 +15,7 @@ from assay.packing import pack_completions
 from assay.policy import InitConfig, PolicyConfig, create_policy
 from assay.stopping import Stopping
 from assay.tokenizer import train_tokenizer
+from grpo.actors import RewardModelActor
 from rewards.model.config import RewardModelConfig
 from rewards.model.data import Sample
 from rewards.model.network import RewardModel
@@ -89,6 +90,16 @@ def test_scores_are_probabilities_in_the_order_asked(trained: Path) -> None:
     one_by_one = [scorer.score((0, 7, 8), [c])[0] for c in completions]
     assert scores == pytest.approx(one_by_one, abs=1e-5)
     assert scorer.score((0, 7, 8), []) == []
+
+
+def test_in_an_actor_it_computes_where_it_was_given_a_device_and_nowhere_else(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a device of the trainer's, or of an engine
+    assert RewardModelActor(str(trained), "cpu").call("score", (0, 7), [(12, 1)])
+    if not torch.cuda.device_count():
+        with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
+            RewardModelActor(str(trained), "cuda")
 
 
 def test_a_score_that_is_no_number_is_an_infrastructure_failure(trained: Path) -> None:
