@@ -111,7 +111,7 @@ class RunRecord:
         """
         folder = latest_valid(self.folder / "checkpoints")
         facts: Mapping[str, Any] = read_marker(folder) if folder is not None else {"step": 0, "cursor": 0}
-        if facts.get("tasks", self._tasks) != self._tasks:
+        if folder is not None and facts.get("tasks", self._tasks) != self._tasks:
             raise CheckpointError(
                 f"{folder}: the file of training tasks changed since; put the old one back, or start in another "
                 f"run_dir from {folder / 'model'}"
