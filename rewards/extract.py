@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from os.path import commonprefix
 
 from rewards.languages import Language
 
@@ -50,5 +49,10 @@ def _shifted(body: str, indent: str) -> str:
     margin below an indented fence keeps the steps of its lines.
     """
     lines = body.split("\n")
-    shift = commonprefix([indent, next(line for line in lines if line.strip())])
-    return "\n".join(line[len(commonprefix([shift, line])) :] for line in lines)
+    shift = _start(indent, next(line for line in lines if line.strip()))
+    return "\n".join(line[len(_start(shift, line)) :] for line in lines)
+
+
+def _start(indent: str, line: str) -> str:
+    """As much of `indent` as `line` begins with."""
+    return next(indent[:size] for size in range(len(indent), -1, -1) if line.startswith(indent[:size]))

@@ -35,6 +35,7 @@ from typing import Any
 
 from assay.errors import DataError, InfraFailure
 from assay.types import Task, Verdict
+from rewards.bench import with_own
 from rewards.building import CompileError, build, compile_in_box
 from rewards.languages import Language, find
 from rewards.sandbox.base import MIB, Job, Limits, RunResult
@@ -220,14 +221,14 @@ def _checker_of(task: Task) -> Checker:
     language = find(given["language"])
     if language.name not in CHECKER_LANGUAGES:
         raise DataError(f"{where}: cannot be in {language.name}, only in {', '.join(CHECKER_LANGUAGES)}")
-    own_limits: dict[str, Any] = limits_of(replace(task, answer={"limits": given.get("limits", {})}))
+    own_limits = limits_of(replace(task, answer={"limits": given.get("limits", {})}))
     return Checker(
         language=language,
         source=given["source"],
         protocol=given["protocol"],
         files=_files_of(where, given.get("files", {}), language),
         full_points=_full_points_of(where, given.get("full_points")),
-        limits=replace(CHECKER_LIMITS, **own_limits),
+        limits=with_own(CHECKER_LIMITS, own_limits),
     )
 
 

@@ -68,7 +68,7 @@ def task(function_task) -> Task:
         ("1. So:\n\n   ```python\n   def f():\n\n       a\n   ```", "def f():\n\n    a\n"),
         ("- So:\n\t```py\n\tif a:\n\t\tb\n\t```", "if a:\n\tb\n"),
         ("   ```python\ndef f():\n  if a:\n    b\n   ```", "def f():\n  if a:\n    b\n"),  # at the margin
-        ("   ```python\n\n   s = \'\'\'\nx\n \x0c y\'\'\'\n   ```", "\ns = \'\'\'\nx\n\x0c y\'\'\'\n"),
+        ("   ```python\n\n   s = '''\nx\n \x0c y'''\n   ```", "\ns = '''\nx\n\x0c y'''\n"),
         ("```pip install x```\n```python\na\n```", "a\n"),  # one line of text opens no block
         ("````x```\n```python\na\n```\n```pip x```", "a\n"),
         ("~~~python `x`\na\n~~~", "a\n"),
