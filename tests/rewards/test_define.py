@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 
 from assay.errors import DataError
 from assay.types import Message, RewardResult, Task, Verdict
-from rewards.define import reward
+from rewards.define import Terms, reward
 from rewards.reward_check import as_group
+from rewards.verifiers import math
 from rewards.verifiers.custom import CustomVerifier
 from rewards.verifiers.math import MathVerifier
 
@@ -71,6 +74,14 @@ def test_calls_run_side_by_side(tmp_path: Path):
     assert time.monotonic() - started < 3.5  # four seconds one after another
 
 
+def test_a_process_killed_while_it_waits_takes_none_of_the_later_answers_with_it(tmp_path: Path):
+    (first,) = judged(tmp_path, "slow", ["a"])
+    assert first.reward is not None
+    os.kill(int(first.reward), signal.SIGKILL)
+    time.sleep(1)
+    assert judged(tmp_path, "slow", ["c"])[0].reward is not None
+
+
 def test_terms_and_names_are_checked(tmp_path: Path):
     with pytest.raises(ValueError, match="positive"):
         reward(timeout_s=0)
@@ -109,6 +120,14 @@ def test_an_answer_that_cannot_be_evaluated_is_refused_and_the_next_is_judged():
     bomb = "$\\boxed{9^{9^{9^{9^{9}}}}}$"
     results = MathVerifier().judge_group(as_group(math_task("7"), [bomb, "$\\boxed{7}$"]))
     assert [r.reward for r in results] == [0.0, 1.0]
+
+
+def test_processes_that_read_not_even_the_reference_are_no_verdict(monkeypatch: pytest.MonkeyPatch):
+    """They are killed long before math-verify is imported: every one of them, whatever it is asked."""
+    monkeypatch.setattr(math, "TERMS", Terms(timeout_s=0.02, concurrency=1))
+    results = MathVerifier().judge_group(as_group(math_task("7"), ["$\\boxed{7}$", "$\\boxed{8}$"]))
+    assert [(r.verdict, r.reward) for r in results] == [(Verdict.INFRA, None)] * 2
+    assert "of the reference: no answer within" in results[0].detail
 
 
 def test_a_reference_that_is_no_answer_is_refused():
