@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from rewards.reward_check import as_group
 from rewards.verifiers import math
 from rewards.verifiers.custom import CustomVerifier
 from rewards.verifiers.math import MathVerifier
+from rollouts.config import TaskFile
+from rollouts.tasks import read_tasks
 
 SOURCE = """
 import os, time
@@ -90,6 +94,26 @@ def test_terms_and_names_are_checked(tmp_path: Path):
     )
     with pytest.raises(DataError, match="neither path/to/file.py:function nor an entry point"):
         CustomVerifier().check_group(task)
+
+
+@pytest.mark.parametrize("name", ["brief", "grouped"])
+def test_an_entry_point_is_named_in_a_file_of_tasks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From an installed package: a folder on the path with its record of entry points."""
+    (tmp_path / "assay_test_rewards.py").write_text(
+        "from rewards.define import reward\n\n@reward(timeout_s=20)\ndef brief(prompt, completion): return 1.0\n\n"
+        "def grouped(prompts, completions, **columns): return [1.0] * len(prompts)\n"
+    )
+    record = tmp_path / "assay_test_rewards-1.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: assay-test-rewards\nVersion: 1\n")
+    (record / "entry_points.txt").write_text(f"[assay.rewards]\ntest-{name} = assay_test_rewards:{name}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "assay_test_rewards", raising=False)
+    row = {"id": "t", "messages": [{"role": "user", "content": "hi"}], "verifier": "custom"}
+    for function in (f"test-{name}", f"assay_test_rewards.py:{name}"):
+        (tmp_path / "tasks.jsonl").write_text(json.dumps({**row, "answer": {"function": function}}) + "\n")
+        (task,) = read_tasks(TaskFile(path=str(tmp_path / "tasks.jsonl")))
+        assert [r.reward for r in CustomVerifier().judge_group(as_group(task, ["a", "b"]))] == [1.0, 1.0]
 
 
 def math_task(answer: str) -> Task:
