@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from assay.errors import DataError
 from assay.types import RewardResult, Task, Verdict
 from rewards.languages import Language
+from rewards.reward_check import empty_answer
 from rewards.scorer import Scorer, verifier_of
 from rewards.verifiers.base import GroupVerifier
 
@@ -43,7 +44,7 @@ class TaskReport:
 
 
 def check_tasks(tasks: Iterable[Task], scorer: Scorer) -> TaskReport:
-    """Judge every task's reference, which must pass, and an empty program, which must not.
+    """Judge every task's reference, which must pass, and code that does nothing, which must not.
 
     A malformed task is listed like any other disagreement, so that one report names them all. Raises
     EnvironmentProblem where the sandbox or a compiler is missing.
@@ -70,18 +71,13 @@ def check_tasks(tasks: Iterable[Task], scorer: Scorer) -> TaskReport:
 
 
 def _cause(task: Task, language: Language, scorer: Scorer) -> str:
-    nothing = _NOTHING.get(language.name, "")
-    empty = scorer.score_text(task, f"```{language.name}\n{nothing}\n```")
+    empty = scorer.score_text(task, empty_answer(task, language))
     if empty.verdict in (Verdict.AC, Verdict.INFRA):
         return f"an empty program should fail: {_told(empty)}"
     if task.reference is None:
         return ""
     reference = scorer.score_text(task, task.reference)
     return "" if reference.verdict is Verdict.AC else f"the reference should pass: {_told(reference)}"
-
-
-#: A program that does nothing at all; a comment keeps extraction from taking it for no program.
-_NOTHING = {"python": "# nothing", "c": "/* nothing */"}
 
 
 def _told(result: RewardResult) -> str:

@@ -22,7 +22,8 @@ class SandboxConfig(Section):
     runtime: str | None = None  #: docker: another container runtime, such as runsc (gVisor)
     container_memory_bytes: int = Field(default=4096 * MIB, ge=256 * MIB)  #: docker: of the whole container
     cpu_s: float = Field(default=4.0, gt=0)  #: processor time decides a time-out
-    wall_s: float = Field(default=12.0, gt=0)  #: the backstop for answers that wait
+    #: the backstop for answers that wait; where a task sets more cpu_s alone, it grows in the same ratio
+    wall_s: float = Field(default=12.0, gt=0)
     memory_bytes: int = Field(default=1024 * MIB, ge=64 * MIB)
     output_bytes: int = Field(default=16 * MIB, ge=1024)
     processes: int = Field(default=64, ge=4)

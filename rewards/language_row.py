@@ -27,6 +27,8 @@ class Language:
     name: str
     aliases: tuple[str, ...]  #: other labels of a fenced block, lower case
     suffix: str
+    comment: str  #: a text without any effect: what asks tests whether they ask for anything
+    idle: str = ""  #: a whole program that does nothing, where a comment alone is none
     run: tuple[str, ...]
     compile: tuple[str, ...] = ()  #: empty where nothing is compiled
     compile_limits: Limits = field(default=COMPILE_LIMITS)
@@ -44,6 +46,11 @@ class Language:
     reads_input: bool = True  #: False where a program has no way to read its standard input
     status_tells: bool = True  #: False where a program that failed may leave with status 0: see `quirk`
     quirk: str = ""  #: a sentence on what an answer or a verifier must know
+
+    @property
+    def label(self) -> str:
+        """A label of fenced blocks: the name or an alias, in one word."""
+        return next(label for label in (self.name, *self.aliases) if " " not in label)
 
     @property
     def source(self) -> str:

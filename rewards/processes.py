@@ -15,6 +15,7 @@ from assay.errors import AssayError, DataError, EnvironmentProblem, boundary
 from rewards.define import Terms
 
 GROUP = "assay.rewards"
+_POOLS: dict[tuple[str, int], Any] = {}
 
 
 @lru_cache(maxsize=64)
@@ -74,8 +75,16 @@ def _outcome(future: Any, terms: Terms) -> float | str | None:
         return f"no answer within {terms.timeout_s:g} s" if late else f"{type(cause).__name__}: {cause}"
 
 
-@lru_cache(maxsize=16)
 def _pool(name: str, concurrency: int) -> Any:
+    """The processes of a function. Where one is killed that nothing was asked of, a pool takes no more calls: then
+    another takes its place."""
+    pool = _POOLS.get((name, concurrency))
+    if pool is None or not pool.active:
+        pool = _POOLS[name, concurrency] = _new_pool(concurrency)
+    return pool
+
+
+def _new_pool(concurrency: int) -> Any:
     try:
         from pebble import ProcessPool
     except ImportError:

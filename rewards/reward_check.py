@@ -1,9 +1,9 @@
 """`assay reward check`: what a reward says to answers whose worth is known, before a policy learns from it.
 
-Each task is answered in kinds: gold (its reference), empty, wrong (the reference with one thing changed), constant (the
-first expected value, whatever is asked) and tampering (programs that attack the grader instead of the task). Gold must
-be accepted, everything else refused; of the wrong ones a few may be equal to the reference, so they are counted, and a
-task none of whose changes is noticed is listed.
+Each task is answered in kinds: gold (its reference), empty (no text at all, and code that does nothing), wrong (the
+reference with one thing changed), constant (the first expected value, whatever is asked) and tampering (programs that
+attack the grader instead of the task). Gold must be accepted, everything else refused; of the wrong ones a few may be
+equal to the reference, so they are counted, and a task none of whose changes is noticed is listed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from assay.types import Completion, FinishReason, RewardResult, RolloutGroup, Task, Verdict
+from rewards.languages import Language, find
 from rewards.scorer import Scorer
 
 KINDS = ("gold", "empty", "wrong", "constant", "tampering")
@@ -132,9 +133,10 @@ def surprises(task: Task, answers: Sequence[Answer], results: Sequence[RewardRes
 
 def answers_to(task: Task) -> list[Answer]:
     """The answers a task is asked with; a task without a reference gets no gold and no wrong ones."""
-    language = str(task.answer.get("language", ""))
+    row = find(str(task.answer["language"])) if "language" in task.answer else None
+    language = row.name if row else ""
     entry = str(task.answer.get("entry_point", "f"))
-    answers = [Answer("empty", "")]
+    answers = [Answer("empty", ""), *([Answer("empty", empty_answer(task, row))] if row else [])]
     if task.reference is not None:
         answers += [Answer("gold", task.reference), *(Answer("wrong", text) for text in changed(task.reference))]
     constant = constant_answer(task, language, entry)
@@ -142,6 +144,12 @@ def answers_to(task: Task) -> list[Answer]:
         answers.append(Answer("constant", fenced(language, constant)))
     programs = TAMPERING.get(language, ())
     return answers + [Answer("tampering", fenced(language, program.format(entry=entry))) for program in programs]
+
+
+def empty_answer(task: Task, language: Language) -> str:
+    """A block of code that does nothing, of the kind that the task's verifier runs: a whole program, or a part."""
+    program = language.idle if task.verifier in ("stdio", "checker") else ""
+    return fenced(language.label, program or language.comment)
 
 
 def changed(reference: str) -> list[str]:

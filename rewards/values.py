@@ -3,7 +3,8 @@
     ["N"]  ["b",1]  ["i","-1f"]  ["f","0x1.8p+1"]  ["c",["0x0p+0","inf"]]  ["s","text"]  ["y","00ff"]
     ["l",[...]]  ["t",[...]]  ["S",[...]]  ["F",[...]]  ["d",[[key,value],...]]
     ["D","3ff8000000000000"]  a float by its bits     ["u","74657874"]  text by its UTF-8
-    ["X",...]  an instance of a subclass, told as its base;   ["O","Name"]  anything else
+    ["q",["1","-3"]]  a Fraction                       ["m","1.50E-7"]  a Decimal
+    ["X",...]  an instance of a subclass, told as its base (keys and items of a dict: as sets);   ["O","Name"]  the rest
 
 Integers and floats are hexadecimal: exact, linear to read, and no notation for them depends on a digit limit. The
 bytes come from code that wants to be believed, so everything about them is checked, and a claim as large as it
@@ -15,11 +16,15 @@ from __future__ import annotations
 import json
 import re
 import struct
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 MAX_DEPTH = 210
 _BITS = re.compile(r"[0-9a-f]{16}")
 _HEX_INT = re.compile(r"-?[0-9a-f]+")
+_DECIMAL = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|Infinity|NaN)")  #: a signaling NaN equals an error
+MAX_DIGITS = 4096  #: of a Decimal, and of the parts of a Fraction: what is as long as it likes is slow to reduce
 _CONTAINERS: dict[str, Any] = {"l": list, "t": tuple, "S": set, "F": frozenset}
 
 
@@ -47,7 +52,8 @@ def parts(value: Any) -> int:
 def decode(tree: Any, *, exact: bool, expected_parts: int | None = None, fewer: bool = False) -> Any:
     """The built-in value a tree stands for.
 
-    `exact` refuses instances of subclasses; otherwise they count as their base, as `==` would have it. With
+    `exact` refuses instances of subclasses, Fractions and Decimals; otherwise these are exactly themselves, and an
+    instance of a subclass counts as its base, as `==` would have it. With
     `expected_parts`, a value of any other size (any larger one, with `fewer`) is refused before its containers are
     built: sets with keys chosen to collide would keep the reader busy for minutes. Raises BadValue.
     """
@@ -74,6 +80,10 @@ def _decode(tree: Any, exact: bool, depth: int) -> Any:
         if exact:
             raise BadValue("an instance of a subclass where a plain value is required")
         return _decode(content, exact, depth + 1)
+    if tag in ("q", "m"):
+        if exact:
+            raise BadValue(f"a {'Fraction' if tag == 'q' else 'Decimal'}, which is not a built-in value")
+        return _fraction(content) if tag == "q" else _decimal(content)
     try:
         if tag in _CONTAINERS:
             return _CONTAINERS[tag]([_decode(item, exact, depth + 1) for item in _list(content)])
@@ -114,6 +124,25 @@ def _float(text: Any) -> float:
         return float.fromhex(text)
     except (TypeError, ValueError, OverflowError):
         raise BadValue("a float that is not one") from None
+
+
+def _fraction(content: Any) -> Fraction:
+    parts = _pair(content)
+    if not all(type(part) is str and len(part) <= MAX_DIGITS and _HEX_INT.fullmatch(part) for part in parts):
+        raise BadValue("a Fraction that is none, or too long a one")
+    numerator, denominator = (int(part, 16) for part in parts)
+    if not denominator:
+        raise BadValue("a Fraction of zero")
+    return Fraction(numerator, denominator)
+
+
+def _decimal(content: Any) -> Decimal:
+    if type(content) is not str or len(content) > MAX_DIGITS or not _DECIMAL.fullmatch(content):
+        raise BadValue("a Decimal that is none, or too long a one")
+    try:
+        return Decimal(content)
+    except ArithmeticError:
+        raise BadValue("a Decimal with too large an exponent") from None
 
 
 def _bytes(content: str) -> bytes:

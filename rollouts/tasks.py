@@ -43,9 +43,16 @@ def read_tasks(file: TaskFile) -> list[Task]:
 
 
 def _anchored(task: Task, folder: Path) -> Task:
-    """A reward function named by a relative path lies beside the task file: workers run in another directory."""
+    """A reward function named by a relative path lies beside the task file: workers run in another directory.
+
+    A name without a file is that of an entry point, which lies nowhere.
+    """
     name = task.answer.get("function") if task.verifier == "custom" else None
-    if not isinstance(name, str) or Path(name).expanduser().is_absolute():
+    if (
+        not isinstance(name, str)
+        or not name.rpartition(":")[0].endswith(".py")
+        or Path(name).expanduser().is_absolute()
+    ):
         return task
     return replace(task, answer={**task.answer, "function": str((folder / name).resolve())})
 

@@ -58,12 +58,29 @@ def _make_scalar_writer(quote=encode_basestring_ascii):
     return scalar
 
 
+def _make_number_writer(modules=sys.modules, quote=encode_basestring_ascii):
+    """A function value -> text of a Fraction or a Decimal, or None. Whoever has one has imported what it is of."""
+    find, get, isinstance_, kinds, int_pos = dict.get, getattr, isinstance, type, int.__pos__
+
+    def number(value):
+        fraction = get(find(modules, "fractions"), "Fraction", None)
+        if isinstance_(fraction, kinds) and isinstance_(value, fraction):
+            return f'["q",["{int_pos(value.numerator):x}","{int_pos(value.denominator):x}"]]'
+        decimal = get(find(modules, "decimal"), "Decimal", None)
+        if isinstance_(decimal, kinds) and isinstance_(value, decimal):
+            return f'["m",{quote(decimal.__str__(value))}]'
+        return None
+
+    return number
+
+
 def _make_encoder(limit, dicts=(), type=type, isinstance=isinstance, len=len, quote=encode_basestring_ascii):
     """A function value -> bytes, at most `limit` of them; it raises _TooLarge for more.
 
     Those of the names `dicts` in `collections` are written as the dicts they extend.
     """
-    scalar, too_large, join, encode, max_depth = _make_scalar_writer(), _TooLarge, "".join, str.encode, MAX_DEPTH
+    scalar, number = _make_scalar_writer(), _make_number_writer()
+    too_large, join, encode, max_depth = _TooLarge, "".join, str.encode, MAX_DEPTH
     name_of, module_of = type.__dict__["__name__"].__get__, type.__dict__["__module__"].__get__
     dict_ = dict
     items_of = {
@@ -73,8 +90,10 @@ def _make_encoder(limit, dicts=(), type=type, isinstance=isinstance, len=len, qu
         frozenset: ("F", frozenset.__iter__),
         dict: ("d", dict.items),
     }
-    bases = (int, float, complex, str, bytes, bytearray, *items_of)
-    plain = (bool, *bases)
+    plain = (bool, int, float, complex, str, bytes, bytearray, *items_of)
+    for view in (type({}.keys()), type({}.items())):  # == takes them for sets
+        items_of[view] = ("S", view.__iter__)
+    bases = (*plain[1:], type({}.keys()), type({}.items()))
 
     def write(value, out, size, depth):
         if depth > max_depth or size[0] > limit:
@@ -95,7 +114,9 @@ def _make_encoder(limit, dicts=(), type=type, isinstance=isinstance, len=len, qu
                 write_as(base, value, out, size, depth)
                 out.append("]")
                 return
-        out.append(f'["O",{quote(name_of(kind))}]')
+        text = number(value) or f'["O",{quote(name_of(kind))}]'
+        size[0] += len(text)
+        out.append(text)
 
     def write_as(kind, value, out, size, depth):
         text = scalar(value, kind)

@@ -12,6 +12,9 @@ what runs in the box are expressions that ask the answer for a value:
     assert abs(A - B) < E       the same
     anything else               the truth of the whole expression, computed in the box
 
+Values are compared as what they exactly are: built-in values, Fractions and Decimals, and the keys and items of a dict
+as sets. No other object leaves the box, so one that would only say it is equal (a class of the answer's) is wrong.
+
 In the last form the comparison happens beside the answer, so an answer could win it by replacing what the expression
 uses (an object that equals everything, another `len`). What remains is that it is a fresh process, that nothing but
 a complete value counts, and that the outcome says so: such a test's `detail` is COMPARED_INSIDE.
@@ -24,6 +27,8 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -269,19 +274,27 @@ def _judge(check: Check) -> Judge:
 
 
 def _close(value: Any, expected: Any, tolerances: Mapping[str, float]) -> bool:
-    return _is_real(value) and math.isclose(value, expected, **tolerances)
+    try:
+        return _is_number(value) and math.isclose(value, expected, **tolerances)
+    except (TypeError, ArithmeticError):  # as the assertion itself would raise
+        return False
 
 
 def _near(value: Any, expected: Any, tolerances: Mapping[str, float]) -> bool:
-    if not _is_real(value):
+    if not _is_number(value):
         return False
-    distance = abs(value - expected)
-    return distance < tolerances["below"] if "below" in tolerances else distance <= tolerances["at_most"]
+    try:
+        distance = abs(value - expected)
+        return bool(distance < tolerances["below"] if "below" in tolerances else distance <= tolerances["at_most"])
+    except (TypeError, ArithmeticError):  # as the assertion itself would raise: a Decimal and a float, for one
+        return False
 
 
-def _is_real(value: Any) -> bool:
-    """A number that arithmetic with floats is safe for: an int of a million digits would raise OverflowError."""
-    return type(value) in (bool, float) or (type(value) is int and value.bit_length() < 1000)
+def _is_number(value: Any) -> bool:
+    """A number that arithmetic is cheap for: an int of a million digits is none."""
+    return type(value) in (bool, float, complex, Fraction, Decimal) or (
+        type(value) is int and value.bit_length() < 1000
+    )
 
 
 _COMPARISONS: dict[str, Callable[[Any, Any, Mapping[str, float]], bool]] = {

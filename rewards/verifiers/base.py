@@ -6,6 +6,7 @@ programs, retries and fills in the reward. A group verifier judges all completio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -117,6 +118,11 @@ def limits_of(task: Task) -> dict[str, float]:
     if given.get("memory_bytes", LEAST_MEMORY) < LEAST_MEMORY:
         raise DataError(
             f"task {task.id!r}: memory_bytes={given['memory_bytes']} is below the {LEAST_MEMORY} a driver needs"
+        )
+    if given.get("wall_s", math.inf) < given.get("cpu_s", 0):
+        raise DataError(
+            f"task {task.id!r}: wall_s={given['wall_s']} is below cpu_s={given['cpu_s']}, so a busy machine would "
+            f"decide verdicts; leave it out, and it grows with cpu_s"
         )
     return {key: _LIMIT_KEYS[key](value) for key, value in given.items()}
 

@@ -5,6 +5,8 @@
 
     tests 0, 1, ... -> box -> values         isolate: task    a process each, one after another, in one box
 
+A run that wall time stopped may owe that to the machine or to a slow disk: it is made once more, and then it counts.
+
 With a box each, files, processes, System V objects, process numbers and memory of a test are gone with its box, and
 the time of processes that nobody waited for is its own. In one box they are not: an answer can tell there which test
 it is called for. What was compiled, and the driver, enter every box as bytes.
@@ -20,7 +22,7 @@ from assay.types import TestVerdict, Verdict
 from rewards.drivers import Calls
 from rewards.records import Judge, verdicts
 from rewards.sandbox.base import Limits, RunResult
-from rewards.verifiers.base import Bench, one_by_one, overall
+from rewards.verifiers.base import Bench, one_by_one
 
 DRIVER_S = 0.02  #: more than a driver takes to start and end one test: about 1 ms, several on a slow machine
 
@@ -33,7 +35,6 @@ class Called:
     tests: Sequence[Any]
     judges: Sequence[Judge]
     limits: Limits  #: of one test
-    patient: bool = False  #: wall time may be a runtime's that a slow disk had to give: once more, then it counts
 
 
 def judge_calls(bench: Bench, called: Called) -> tuple[str | None, tuple[TestVerdict, ...]]:
@@ -43,18 +44,19 @@ def judge_calls(bench: Bench, called: Called) -> tuple[str | None, tuple[TestVer
     """
     count = len(called.tests)
     if bench.isolate == "task":
-        return _in_one_box(called, 0, count)
-    no_program, first = _in_one_box(called, 0, 1)
+        return _in_one_box(bench, called, 0, count)
+    no_program, first = _in_one_box(bench, called, 0, 1)
     if no_program is not None:
         return no_program, first * count
-    return None, one_by_one(bench, count, lambda n: (_in_one_box(called, n, n + 1)[1] if n else first)[0])
+    return None, one_by_one(bench, count, lambda n: (_in_one_box(bench, called, n, n + 1)[1] if n else first)[0])
 
 
-def _in_one_box(called: Called, start: int, end: int) -> tuple[str | None, tuple[TestVerdict, ...]]:
-    """Some of the tests in one box; a second one where the first was stopped by wall time alone."""
+def _in_one_box(bench: Bench, called: Called, start: int, end: int) -> tuple[str | None, tuple[TestVerdict, ...]]:
+    """Some of the tests in one box; a second one where wall time alone decided in the first, and that one counts."""
     no_program, found = _attempt(called, start, end)
-    verdict, detail = overall(found)
-    if called.patient and verdict is Verdict.TLE and ": wall time" in detail:
+    failed = [test for test in found if test.verdict is not Verdict.AC]
+    deciding = failed[:1] if bench.stop_on_failure else failed
+    if any(test.verdict is Verdict.TLE and test.detail.startswith("wall time") for test in deciding):
         no_program, found = _attempt(called, start, end)
         found = tuple(replace(test, detail=f"{test.detail} (run twice)".strip()) for test in found)
     return no_program, found

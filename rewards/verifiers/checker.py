@@ -5,9 +5,9 @@
                  "full_points": 100, "limits": {"cpu_s": 20}}}
 
 For tasks with more than one right output. `output` is the judge's answer, which a checker may read or not. `files`
-lie beside the checker's source when it is built (or run, in Python). The checker runs in a box of its own, fresh for
-every test, in which the answer's program never was; it is trusted, and what it reads is not. It is not asked about a
-program that was stopped or left with a status other than 0.
+lie beside the checker's source when it is built (or run, in Python, which can import them). The checker runs in a box
+of its own, fresh for every test, in which the answer's program never was; it is trusted, and what it reads is not. It
+is not asked about a program that was stopped or left with a status other than 0.
 
     testlib    checker INPUT OUTPUT ANSWER; leaves with
                    0                      AC
@@ -18,15 +18,22 @@ program that was stopped or left with a status other than 0.
     domjudge   checker INPUT ANSWER FEEDBACK_DIR < OUTPUT; leaves with 42 (AC) or 43 (WA) (Kattis problem package
                format, "Output validators"); its judgemessage.txt is in the detail
 
-Anything else says nothing about the answer: a checker that crashes, fails (testlib's 3), uses too much, does not
-compile or gives points without a scale is an InfraFailure, tried again by the scorer and then masked. testlib's
-partial verdict _pc(n) is one of these: it leaves with n, so that no points at all would look like a pass.
+A checker that crashes, leaves with another status or uses too much of anything but wall time fails: because of what it
+was given to read, or whatever that is. So it is asked about `output` in the answer's place. Where it comes to a verdict
+on that, and fails on the answer's once more, the answer is WA: what nobody can read is not right, and an answer cannot
+choose to be masked.
+
+Anything else says nothing about the answer: a checker that fails on `output` too, says that the judge is wrong
+(testlib's 3), is stopped by wall time, does not compile or gives points without a scale is an InfraFailure, tried again
+by the scorer and then masked. testlib's partial verdict _pc(n) is one of these: it leaves with n, so that no points at
+all would look like a pass.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import signal
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -35,9 +42,10 @@ from typing import Any
 
 from assay.errors import DataError, InfraFailure
 from assay.types import Task, Verdict
+from rewards.bench import with_own
 from rewards.building import CompileError, build, compile_in_box
 from rewards.languages import Language, find
-from rewards.sandbox.base import MIB, Job, Limits, RunResult
+from rewards.sandbox.base import MIB, Job, KilledBy, Limits, RunResult
 from rewards.verifiers.base import Bench, Judged, limits_of, record_of
 from rewards.verifiers.stdio import Test, judge_tests, language_of, last_words, tests_of
 
@@ -50,8 +58,10 @@ CHECKER_LANGUAGES = ("c", "cpp", "python")
 KEPT_CHECKERS = 8  #: built ones; the completions of a task are judged one after another
 _INPUT, _OUTPUT, _ANSWER, _MESSAGE = "input.txt", "output.txt", "answer.txt", "judgemessage.txt"
 _GUARDED = "checker.py"
+_JUDGE_IS_WRONG = 3  #: testlib.h: _fail
 _GUARD = f"""\
 import os, runpy, sys, traceback
+sys.path.insert(0, os.getcwd())
 try:
     runpy.run_path("{_GUARDED}", run_name="__main__")
 except SystemExit:
@@ -117,8 +127,23 @@ class CheckerVerifier:
         return judge_tests(bench, plan.language, program, plan.tests, limits, partial(_asked, bench, plan.checker))
 
 
+class _Stuck(InfraFailure):
+    """The checker failed in a way that what it read may have been the reason for."""
+
+
 def _asked(bench: Bench, checker: Checker, test: Test, output: bytes) -> tuple[Verdict, str]:
-    """What the checker says about an output."""
+    """What the checker says about an output; WA where it fails on this one twice and not on the judge's between."""
+    try:
+        return _said(bench, checker, test, output)
+    except _Stuck as failure:
+        _said(bench, checker, test, test.output)
+        try:
+            return _said(bench, checker, test, output)
+        except _Stuck:
+            return Verdict.WA, f"the checker reads the judge's output, and not this: {failure}"
+
+
+def _said(bench: Bench, checker: Checker, test: Test, output: bytes) -> tuple[Verdict, str]:
     protocol = PROTOCOLS[checker.protocol]
     files = {**_built(bench, checker), _INPUT: test.input, _ANSWER: test.output}
     if not protocol.output_on_stdin:
@@ -133,9 +158,11 @@ def _asked(bench: Bench, checker: Checker, test: Test, output: bytes) -> tuple[V
         )
     )
     if run.killed_by is not None:
-        raise InfraFailure(f"the checker used too much ({run.killed_by}){last_words(run)}")
-    if run.signal is not None:
-        raise InfraFailure(f"the checker crashed (signal {run.signal}){last_words(run)}")
+        failure = InfraFailure if run.killed_by is KilledBy.WALL else _Stuck
+        raise failure(f"the checker used too much ({run.killed_by}){last_words(run)}")
+    if run.signal is not None:  # SIGKILL is no crash: that was somebody else's, such as the kernel's when memory is out
+        failure = InfraFailure if run.signal == signal.SIGKILL else _Stuck
+        raise failure(f"the checker crashed (signal {run.signal}){last_words(run)}")
     return protocol.read(checker, run)
 
 
@@ -149,7 +176,8 @@ def _testlib(checker: Checker, run: RunResult) -> tuple[Verdict, str]:
         return Verdict.WA, said
     if run.exit_code == 7:
         return _pointed(checker, run)
-    raise InfraFailure(f"the checker failed with status {run.exit_code}; {said}")
+    failure = InfraFailure if run.exit_code == _JUDGE_IS_WRONG else _Stuck
+    raise failure(f"the checker failed with status {run.exit_code}; {said}")
 
 
 def _pointed(checker: Checker, run: RunResult) -> tuple[Verdict, str]:
@@ -172,7 +200,7 @@ def _domjudge(checker: Checker, run: RunResult) -> tuple[Verdict, str]:
     if run.exit_code == 43:
         message = " ".join(run.files.get(_MESSAGE, b"")[:400].decode("utf-8", "replace").split())
         return Verdict.WA, f"the checker says: {message}" if message else f"the checker says{last_words(run) or ' no'}"
-    raise InfraFailure(f"the checker failed with status {run.exit_code}, neither 42 nor 43{last_words(run)}")
+    raise _Stuck(f"the checker failed with status {run.exit_code}, neither 42 nor 43{last_words(run)}")
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -220,14 +248,14 @@ def _checker_of(task: Task) -> Checker:
     language = find(given["language"])
     if language.name not in CHECKER_LANGUAGES:
         raise DataError(f"{where}: cannot be in {language.name}, only in {', '.join(CHECKER_LANGUAGES)}")
-    own_limits: dict[str, Any] = limits_of(replace(task, answer={"limits": given.get("limits", {})}))
+    own_limits = limits_of(replace(task, answer={"limits": given.get("limits", {})}))
     return Checker(
         language=language,
         source=given["source"],
         protocol=given["protocol"],
         files=_files_of(where, given.get("files", {}), language),
         full_points=_full_points_of(where, given.get("full_points")),
-        limits=replace(CHECKER_LIMITS, **own_limits),
+        limits=with_own(CHECKER_LIMITS, own_limits),
     )
 
 

@@ -127,7 +127,6 @@ class FunctionVerifier:
                 tests=_given(signature),
                 judges=[_judge(signature, expected) for _, expected in signature.tests],
                 limits=limits,
-                patient=signature.language.name in CALLERS,
             )
             no_program, tests = judge_calls(bench, called)
         except drivers.CompileError as error:

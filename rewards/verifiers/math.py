@@ -3,13 +3,14 @@ r"""Verifier "math": is the final answer of a text equal to the reference, as ma
     {"answer": "\\frac{1}{2}"}      or GSM8K's own {"answer": "... #### 42"}, of which what follows #### counts
 
 Uses math-verify (SymPy behind it), which reads \boxed{...}, the last formula or the last number of the text. Parsing
-what a model wrote can take for ever or exhaust the stack, so it happens in processes that are killed after a while;
-such an answer is refused as unreadable after a second try, and not as a failure of the harness: the reference alone
-must be readable, which is checked before anything is judged.
+what a model wrote can take for ever or exhaust the stack, so it happens in processes that are killed after a while.
+An answer that failed twice is refused as unreadable where the reference, asked about in the same processes behind it,
+is read. Where that fails too, the processes are what fails (a machine out of memory, say), and the answer is INFRA.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -35,13 +36,14 @@ class MathVerifier:
         """One result per completion."""
         gold = answer_of(group.task)
         texts = [completion.text for completion in group.completions]
-        said = call_each(f"{__file__}:equal", TERMS, "", texts, {"gold": gold})
-        late = [number for number, value in enumerate(said) if isinstance(value, str)]
+        said = _compared(texts, gold)
+        late = [number for number, value in enumerate(said) if not isinstance(value, float)]
         if late:  # a busy machine, or an answer that cannot be parsed: once may be chance
-            again = call_each(f"{__file__}:equal", TERMS, "", [texts[number] for number in late], {"gold": gold})
-            for number, value in zip(late, again, strict=True):
+            for number, value in zip(late, _compared([texts[number] for number in late], gold), strict=True):
                 said[number] = value
-        return [_result(value) for value in said]
+        failed = not all(isinstance(value, float) for value in said)
+        control = _compared([f"$\\boxed{{{gold}}}$"], gold)[0] if failed else 0.0  # alone, when they are all over
+        return [_result(value, control) for value in said]
 
 
 def equal(prompt: str, completion: str, *, gold: str) -> float:
@@ -75,8 +77,16 @@ def _readable(gold: str) -> bool:
     return bool(found)
 
 
-def _result(value: float | str | None) -> RewardResult:
-    if isinstance(value, str) or value is None:
+def _compared(texts: Sequence[str], gold: str) -> list[float | str | None]:
+    return call_each(f"{__file__}:equal", TERMS, "", texts, {"gold": gold})
+
+
+def _result(value: float | str | None, control: float | str | None) -> RewardResult:
+    """What an answer is worth of which `value` was said, and `control` of the reference where any answer failed."""
+    if not isinstance(value, float) and not isinstance(control, float):
+        detail = f"{value}; of the reference: {control}"
+        return RewardResult(verdict=Verdict.INFRA, reward=None, detail=detail, isolation=_ISOLATION)
+    if not isinstance(value, float):
         return RewardResult(
             verdict=Verdict.WA, reward=0.0, parts={"compiler": 0.0}, detail=f"unreadable: {value}", isolation=_ISOLATION
         )

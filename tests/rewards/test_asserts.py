@@ -50,6 +50,29 @@ RETURNS = "def f(*_): return {}"
         ("assert f() != 3", "4", "3"),
         ("assert isinstance(f(), str)", "''", "0"),
         ("assert len(f()) > 2 and f()[0] == 'a'", "'abc'", "'ab'"),
+        ("assert f() == {'a', 'b'}", "dict(a=1, b=2).keys()", "dict(a=1, b=2).values()"),
+        ("assert f() == {('a', 1)}", "__import__('collections').Counter('a').items()", "[('a', 1)]"),
+        ("assert f() == [{'a'}]", "[__import__('collections').OrderedDict(a=1).keys()]", "[dict(b=1).keys()]"),
+        ("assert f() == ['a']", "['a']", "dict(a=1).keys()"),
+        ("assert f() == 0.5", "__import__('fractions').Fraction(1, 2)", "__import__('fractions').Fraction(1, 3)"),
+        ("assert f() == 0.5", "__import__('decimal').Decimal('0.50')", "__import__('decimal').Decimal('0.51')"),
+        ("assert f() == 0.1", "0.1", "__import__('decimal').Decimal('0.1')"),  # no tolerance comes with the type
+        ("assert f() == 1 / 3", "1 / 3", "__import__('fractions').Fraction(1, 3)"),
+        (
+            "assert f() == {0.5: [3]}",
+            "{__import__('fractions').Fraction(1, 2): [__import__('decimal').Decimal(3)]}",
+            "{}",
+        ),
+        (
+            "assert abs(f() - 0.5) < 1e-6",
+            "__import__('fractions').Fraction(1, 2)",
+            "__import__('fractions').Fraction(1)",
+        ),
+        ("assert abs(f() - 2) <= 1", "__import__('decimal').Decimal('2.5')", "__import__('decimal').Decimal('NaN')"),
+        ("assert abs(f() - 2.0) < 1", "2", "__import__('decimal').Decimal(2)"),  # Python refuses to subtract these
+        ("assert abs(f() - 2) < 1", "2.5 + 0.1j", "2.5 + 1j"),
+        ("assert math.isclose(f(), 0.1)", "__import__('decimal').Decimal('0.1')", "0.1 + 0j"),
+        ("assert f() == __import__('fractions').Fraction(5, 6)", "__import__('fractions').Fraction(10, 12)", "5 / 6"),
         ("assert f() == __import__('decimal').Decimal('1.5')", "__import__('decimal').Decimal('1.5')", "0"),
     ],
 )
@@ -75,6 +98,26 @@ ALWAYS = "class Yes:\n  __eq__ = lambda s, o: True\n  __ne__ = lambda s, o: Fals
 )
 def test_an_object_that_equals_everything_equals_nothing(test, bench, asserts_task):
     assert verdict_of(test, ALWAYS, bench, asserts_task)[0] is Verdict.WA
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    "value",
+    [
+        "type('Fraction', (), {'numerator': 1, 'denominator': 2, '__eq__': lambda s, o: True})()",
+        "type('Sly', (__import__('fractions').Fraction,), {'__eq__': lambda s, o: True, '__hash__': None})(1, 3)",
+        "type('Sly', (__import__('decimal').Decimal,), {'__eq__': lambda s, o: True, '__hash__': None})('0.3')",
+        "__import__('decimal').Decimal('sNaN')",
+        "__import__('decimal').Decimal('1E+999999')",
+        "__import__('fractions').Fraction(1, 16 ** 9999)",
+        "setattr(__import__('fractions'), 'Fraction', 3) or object()",
+        "__import__('sys').modules.update(decimal=None, fractions=None) or object()",
+    ],
+)
+@pytest.mark.parametrize("test", ["assert f() == 0.5", "assert abs(f() - 1) < 0.6", "assert math.isclose(f(), 0.5)"])
+def test_numbers_of_other_types_count_by_what_they_are(test, value, bench, asserts_task):
+    judged = AssertsVerifier().judge(asserts_task(test, "assert f() != f"), RETURNS.format(value), bench)
+    assert judged.verdict in (Verdict.WA, Verdict.RE), judged
 
 
 @pytest.mark.sandbox

@@ -146,6 +146,55 @@ def test_a_checker_that_fails_says_nothing_about_the_answer(protocol, source, be
             judge(program, bench, checker)
 
 
+#: Right about every output it can read. What it does with the others differs.
+PICKY = """
+import os, sys
+from numbers_of import numbers
+output = {output}
+try:
+    a, b = numbers(output)
+except ValueError:
+    {stuck}
+sys.exit({right} if a + b == int(open(sys.argv[1]).read()) else {wrong})
+"""
+NUMBERS = "def numbers(text): return map(int, text.split())"
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("protocol", ["testlib", "domjudge"])
+@pytest.mark.parametrize(
+    "stuck", ["raise", "sys.exit(5)", "os.abort()", "kept = bytearray(10**10)", "while 1: pass", "os._exit(255)"]
+)
+def test_an_answer_that_a_sound_checker_cannot_read_is_wrong(protocol, stuck, bench, nothing_left):
+    words = {"testlib": ("open(sys.argv[2]).read()", 0, 1), "domjudge": ("sys.stdin.read()", 42, 43)}[protocol]
+    source = PICKY.format(stuck=stuck, **dict(zip(("output", "right", "wrong"), words, strict=True)))
+    checker = python(source, protocol, limits={"cpu_s": 0.2}, files={"numbers_of.py": NUMBERS})
+    for program, expected in ((RIGHT, AC), ("print(9, 9)", WA), ("print('hello')", WA)):
+        judged = judge(program, bench, checker)
+        assert judged.verdict is expected, judged
+    assert "reads the judge's output, and not this: the checker" in judged.detail
+    failing = checked(checker, ("4\n", "none\n"))
+    with pytest.raises(InfraFailure, match="the checker"):  # it reads not even the judge's
+        CheckerVerifier().judge(failing, "print('hello')", bench)
+
+
+def test_what_is_no_fault_of_an_output_stays_a_failure():
+    """The machine was slow, or without memory; the checker found the judge wrong; it failed once and not again."""
+    output, fine, failed = ended(b"1 3\n"), ended(exit_code=1), ended(exit_code=70)
+    late = replace(ended(), exit_code=None, signal=9, killed_by=KilledBy.WALL)
+    for run in (late, replace(late, killed_by=None), ended(exit_code=3)):
+        bench, fake = bench_of(output, run, fine)
+        with pytest.raises(InfraFailure, match="the checker"):
+            judge(RIGHT, bench, CHECKERS["testlib, python"])
+        assert len(fake.jobs) == 2
+    bench, fake = bench_of(output, failed, fine, ended())
+    assert CheckerVerifier().judge(checked(CHECKERS["testlib, python"], TESTS[0]), RIGHT, bench).verdict is AC
+    assert [job.files["output.txt"] for job in fake.jobs[1:]] == [b"1 3\n", b"2 2\n", b"1 3\n"]
+    for runs in ([failed, late], [failed, fine, late]):
+        with pytest.raises(InfraFailure, match="used too much"):
+            judge(RIGHT, bench_of(output, *runs)[0], CHECKERS["testlib, python"])
+
+
 @pytest.mark.sandbox
 @pytest.mark.parametrize(
     "body", ["abort();", "char *p = 0; return *p;", "return -1;", "for (;;);", "return 3;", "sleep(9);"]

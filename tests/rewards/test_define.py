@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -9,10 +13,13 @@ import pytest
 
 from assay.errors import DataError
 from assay.types import Message, RewardResult, Task, Verdict
-from rewards.define import reward
+from rewards.define import Terms, reward
 from rewards.reward_check import as_group
+from rewards.verifiers import math
 from rewards.verifiers.custom import CustomVerifier
 from rewards.verifiers.math import MathVerifier
+from rollouts.config import TaskFile
+from rollouts.tasks import read_tasks
 
 SOURCE = """
 import os, time
@@ -71,6 +78,14 @@ def test_calls_run_side_by_side(tmp_path: Path):
     assert time.monotonic() - started < 3.5  # four seconds one after another
 
 
+def test_a_process_killed_while_it_waits_takes_none_of_the_later_answers_with_it(tmp_path: Path):
+    (first,) = judged(tmp_path, "slow", ["a"])
+    assert first.reward is not None
+    os.kill(int(first.reward), signal.SIGKILL)
+    time.sleep(1)
+    assert judged(tmp_path, "slow", ["c"])[0].reward is not None
+
+
 def test_terms_and_names_are_checked(tmp_path: Path):
     with pytest.raises(ValueError, match="positive"):
         reward(timeout_s=0)
@@ -79,6 +94,26 @@ def test_terms_and_names_are_checked(tmp_path: Path):
     )
     with pytest.raises(DataError, match="neither path/to/file.py:function nor an entry point"):
         CustomVerifier().check_group(task)
+
+
+@pytest.mark.parametrize("name", ["brief", "grouped"])
+def test_an_entry_point_is_named_in_a_file_of_tasks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From an installed package: a folder on the path with its record of entry points."""
+    (tmp_path / "assay_test_rewards.py").write_text(
+        "from rewards.define import reward\n\n@reward(timeout_s=20)\ndef brief(prompt, completion): return 1.0\n\n"
+        "def grouped(prompts, completions, **columns): return [1.0] * len(prompts)\n"
+    )
+    record = tmp_path / "assay_test_rewards-1.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: assay-test-rewards\nVersion: 1\n")
+    (record / "entry_points.txt").write_text(f"[assay.rewards]\ntest-{name} = assay_test_rewards:{name}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "assay_test_rewards", raising=False)
+    row = {"id": "t", "messages": [{"role": "user", "content": "hi"}], "verifier": "custom"}
+    for function in (f"test-{name}", f"assay_test_rewards.py:{name}"):
+        (tmp_path / "tasks.jsonl").write_text(json.dumps({**row, "answer": {"function": function}}) + "\n")
+        (task,) = read_tasks(TaskFile(path=str(tmp_path / "tasks.jsonl")))
+        assert [r.reward for r in CustomVerifier().judge_group(as_group(task, ["a", "b"]))] == [1.0, 1.0]
 
 
 def math_task(answer: str) -> Task:
@@ -109,6 +144,14 @@ def test_an_answer_that_cannot_be_evaluated_is_refused_and_the_next_is_judged():
     bomb = "$\\boxed{9^{9^{9^{9^{9}}}}}$"
     results = MathVerifier().judge_group(as_group(math_task("7"), [bomb, "$\\boxed{7}$"]))
     assert [r.reward for r in results] == [0.0, 1.0]
+
+
+def test_processes_that_read_not_even_the_reference_are_no_verdict(monkeypatch: pytest.MonkeyPatch):
+    """They are killed long before math-verify is imported: every one of them, whatever it is asked."""
+    monkeypatch.setattr(math, "TERMS", Terms(timeout_s=0.02, concurrency=1))
+    results = MathVerifier().judge_group(as_group(math_task("7"), ["$\\boxed{7}$", "$\\boxed{8}$"]))
+    assert [(r.verdict, r.reward) for r in results] == [(Verdict.INFRA, None)] * 2
+    assert "of the reference: no answer within" in results[0].detail
 
 
 def test_a_reference_that_is_no_answer_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -115,6 +116,34 @@ def test_a_time_out_ends_the_tests_only_when_nothing_can_be_earned_by_the_rest(f
 
 
 @pytest.mark.sandbox
+def test_more_processor_time_is_more_wall_time(function_task, sandbox):
+    bench = Bench(sandbox=sandbox, limits=Limits(cpu_s=0.1, wall_s=0.3))
+    program = "import time\ndef f(x):\n  while time.process_time() < 0.6: pass\n  return x"
+    for given, verdict in ({"cpu_s": 2}, Verdict.AC), ({"cpu_s": 2, "wall_s": 20}, Verdict.AC), ({}, Verdict.TLE):
+        task = function_task("python", {"x": "int"}, "int", [([1], 1)], limits=given)
+        assert FunctionVerifier().judge(task, program, bench).verdict is verdict
+    assert bench.limits_for({"cpu_s": 2}).wall_s == pytest.approx(6)
+    assert bench.limits_for({"cpu_s": 0.01}).wall_s == bench.limits_for({"memory_bytes": 1 << 28}).wall_s == 0.3
+    assert bench.limits_for({"wall_s": 0.05}).wall_s == 0.05
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("isolate", ["test", "task"])
+def test_what_the_machine_delayed_is_run_once_more_and_what_waits_no_oftener(isolate, function_task, sandbox):
+    bench = Bench(sandbox=sandbox, limits=Limits(cpu_s=0.2, wall_s=0.5), isolate=isolate)
+    task = function_task("python", {"x": "int"}, "int", [([1], 1)])
+    until = time.time() + 0.8  # by the clock on the wall: too late for a run that begins now, soon enough for the next
+    waits = f"import time\ndef f(x):\n  while time.time() < {until}: time.sleep(0.01)\n  return x"
+    assert FunctionVerifier().judge(task, waits, bench).verdict is Verdict.AC
+    started = time.monotonic()
+    for language, sleeps in (("python", "import time\ndef f(x): time.sleep(30)"), ("c", "int f(int x) { sleep(30); }")):
+        task = function_task(language, {"x": "int"}, "int", [([1], 1), ([2], 2)])
+        judged = FunctionVerifier().judge(task, f"#include <unistd.h>\n{sleeps}" if language == "c" else sleeps, bench)
+        assert judged.verdict is Verdict.TLE and "wall time (run twice)" in judged.detail
+    assert time.monotonic() - started < 8
+
+
+@pytest.mark.sandbox
 def test_a_compile_error_carries_the_compiler_s_words(function_task, bench):
     judged = FunctionVerifier().judge(function_task("c", {}, "int", [([], 1)]), "int f(void) { return y; }", bench)
     assert judged.verdict is Verdict.CE and "undeclared" in judged.detail
@@ -145,6 +174,7 @@ def test_a_c_answer_without_the_function_does_not_link(function_task, bench):
         ({"language": "klingon"}, "no language 'klingon'"),
         ({"limits": {"cpu": 1}}, "no limit 'cpu'"),
         ({"limits": {"cpu_s": 0}}, "positive"),
+        ({"limits": {"cpu_s": 3, "wall_s": 2}}, "a busy machine would decide verdicts"),
         ({"limits": {"memory_bytes": 1000}}, "a driver needs"),
         ({"timeout": 3}, "unknown keys 'timeout'"),
     ],

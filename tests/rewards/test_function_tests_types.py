@@ -177,10 +177,11 @@ def test_what_a_claim_is_worth_in_a_language(language, returns, expected, claim,
     assert FunctionVerifier().judge(task, "f", bench).verdict is Verdict(verdict)
 
 
-def test_what_waited_too_long_is_run_once_more(function_task):
+@pytest.mark.parametrize("language", ["ruby", "python"])
+def test_what_waited_too_long_is_run_once_more(language, function_task):
     waited = ended(b"-2 0 0 0 0 0 0\n0 9 2 5 6 7 0\n")
     right = ended(b'-2 0 0 0 0 0 0\n0 0 0 5 6 7 10\nV["i","1"]')
-    task = function_task("ruby", {}, "int", [([], 1)])
+    task = function_task(language, {}, "int", [([], 1)])
     for answers, verdict in (([waited, right], "AC"), ([waited, waited], "TLE")):
         sandbox = FakeSandbox(answers)
         judged = FunctionVerifier().judge(task, "f", Bench(sandbox=sandbox, limits=Limits()))

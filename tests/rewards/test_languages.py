@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from assay.errors import DataError
-from rewards import selftest
+from rewards import building, selftest
+from rewards.bench import Bench
 from rewards.extract import program_of
 from rewards.language_names import Kind, counts, names, resolve
 from rewards.languages import LANGUAGES, PAPER, Language, find
@@ -224,6 +225,13 @@ def test_a_wrong_recipe_is_found(sandbox):
     assert failed == [check for check in CHECKS if check != "syntax error"]
 
 
+@ALL
+def test_code_that_does_nothing_is_taken_for_a_program(row: Language):
+    assert row.comment.strip() and find(row.label) is row
+    for text in filter(None, (row.comment, row.idle)):
+        assert program_of(f"```{row.label}\n{text}\n```", row) == f"{text}\n"
+
+
 def slow_if_patient(row: Language):
     slow = row.compile_limits.cpu_s > PATIENT_S or row.start_cpu_s >= 2
     return pytest.param(row, id=row.name, marks=[pytest.mark.slow] if slow else [])
@@ -236,3 +244,15 @@ def test_a_language_works_in_a_box(row: Language, sandbox):
     if report.missing:
         pytest.skip(str(report))
     assert report.ok, str(report)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.name, marks=[pytest.mark.slow] if row.compile else []) for row in ROWS]
+)
+def test_a_program_that_does_nothing_ends_in_order_and_says_nothing(row: Language, sandbox):
+    if not all(map(sandbox.has, row.tools)):
+        pytest.skip(f"not installed: {row.install}")
+    bench = Bench(sandbox=sandbox, limits=Limits(cpu_s=3, wall_s=15))
+    run = building.run(bench, row, building.build(bench, row, f"{row.idle or row.comment}\n"), bench.limits, b"1\n")
+    assert run.ok and run.stdout == b"", run

@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from assay.types import Task
+from assay.types import Message, Task
+from rewards.check_tasks import check_tasks
 from rewards.config import RewardsConfig
 from rewards.reward_check import TAMPERING, answers_to, changed, check_reward, quantile
 from rewards.scorer import Scorer
@@ -42,7 +44,7 @@ def test_a_good_task_accepts_its_reference_alone(function_task, scorer: Scorer, 
     assert report.table["gold", "accepted"] == 1
     assert report.table["tampering", "refused"] == len(TAMPERING[language])
     assert report.table["wrong", "refused"] >= 2
-    assert report.table["empty", "refused"] == 1
+    assert report.table["empty", "refused"] == 2
     assert "isolation: local:" in str(report)
 
 
@@ -68,6 +70,28 @@ def test_a_reward_that_anything_satisfies_is_caught(tmp_path: Path, scorer: Scor
     assert "k: accepted, though empty" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["javascript", "py", "ruby"])
+def test_tests_that_ask_for_nothing_are_caught(name: str, scorer: Scorer):
+    text = {"javascript": "console.assert(1 === 1)", "py": "assert 1 == 1", "ruby": "raise unless 1 == 1"}[name]
+    answer = {"language": name, "tests": [text]}
+    task = Task(id="t", messages=(Message(role="user", content="?"),), verifier="unit_tests", answer=answer)
+    assert "an empty program should fail: AC" in str(check_tasks([task], scorer))
+    assert "t: accepted, though empty" in str(check_reward([task], scorer))
+    whole = replace(task, verifier="stdio", answer={"language": name, "tests": [{"input": "", "output": "5\n"}]})
+    assert check_tasks([whole], scorer).ok
+
+
+def test_programs_that_do_nothing_are_whole_where_programs_are_run():
+    def asked(verifier: str) -> str:
+        task = Task(
+            id="t", messages=(Message(role="user", content="?"),), verifier=verifier, answer={"language": "c++"}
+        )
+        return answers_to(task)[1].text
+
+    assert asked("stdio") == asked("checker") == "```cpp\nint main() {}\n```"
+    assert asked("unit_tests") == "```cpp\n// nothing\n```"
+
+
 def test_the_example_outside_code(scorer: Scorer):
     command = [sys.executable, "-m", "assay.cli", "reward", "check", "examples/sql/tasks.jsonl"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
@@ -83,6 +107,8 @@ def test_changes_are_few_different_and_never_the_reference():
 def test_a_task_without_a_reference_is_still_attacked(function_task):
     kinds = [answer.kind for answer in answers_to(function_task("python", {"x": "int"}, "int", [([1], 3), ([2], 4)]))]
     assert "gold" not in kinds and "constant" in kinds and kinds.count("tampering") == len(TAMPERING["python"])
+    aliased = answers_to(function_task("py", {"x": "int"}, "int", [([1], 3), ([2], 4)]))
+    assert aliased == answers_to(function_task("python", {"x": "int"}, "int", [([1], 3), ([2], 4)]))
 
 
 def test_quantiles_are_nearest_rank():

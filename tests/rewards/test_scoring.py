@@ -64,7 +64,22 @@ def task(function_task) -> Task:
         ("```python\n\n```", None),
         ("~~~python\na\n~~~", "a\n"),
         ("````python\ns = '''\n```\n'''\n````", "s = '''\n```\n'''\n"),
-        ("  ```python\n  a\n  ```", "  a\n"),
+        ("  ```python\n  a\n  ```", "a\n"),  # in an item of a list: the fence's indentation is not the program's
+        ("1. So:\n\n   ```python\n   def f():\n\n       a\n   ```", "def f():\n\n    a\n"),
+        ("- So:\n\t```py\n\tif a:\n\t\tb\n\t```", "if a:\n\tb\n"),
+        ("   ```python\ndef f():\n  if a:\n    b\n   ```", "def f():\n  if a:\n    b\n"),  # at the margin
+        ("   ```python\n\n   s = '''\nx\n \x0c y'''\n   ```", "\ns = '''\nx\n\x0c y'''\n"),
+        ("```pip install x```\n```python\na\n```", "a\n"),  # one line of text opens no block
+        ("````x```\n```python\na\n```\n```pip x```", "a\n"),
+        ("~~~python `x`\na\n~~~", "a\n"),
+        ("```python:solution.py\na\n```\n```\n5\n```", "a\n"),
+        ("```python,linenos\na\n```", "a\n"),
+        ("```python{1,3}\na\n```", "a\n"),
+        ("```{.python .numberLines}\na\n```", "a\n"),
+        ("```python\na\n```\n```python:tests.py\nb\n```", "a\n"),  # the plain label wins
+        ("```\na\n```\n```output:python\nb\n```", "a\n"),
+        ("```c,python\na\n```", None),
+        ("```:python\na\n```", "a\n"),
         ("no fence", None),
         ("", None),
     ],

@@ -74,6 +74,8 @@ def test_every_value_comes_back_as_itself(value):
         (defaultdict(int, x=1), {"x": 1}),
         (namedtuple("P", "x y")(1, 2), (1, 2)),
         ([type("I", (int,), {"__eq__": lambda a, b: True, "__hash__": None})(7)], [7]),
+        ({1: 2}.keys(), {1}),
+        ([OrderedDict(x=1).items()], [{("x", 1)}]),
     ],
 )
 def test_subclasses_count_as_their_base_only_where_that_is_allowed(value, base):
@@ -83,7 +85,29 @@ def test_subclasses_count_as_their_base_only_where_that_is_allowed(value, base):
         decode(tree, exact=True)
 
 
-@pytest.mark.parametrize("value", [range(3), {}.keys(), iter([]), object(), int])
+@given(st.fractions() | st.decimals(allow_nan=False))
+def test_fractions_and_decimals_are_themselves_and_no_built_in_values(value):
+    tree = parse(encode([value]))
+    (found,) = decode(tree, exact=False, expected_parts=2)
+    assert type(found) is type(value) and found == value
+    with pytest.raises(BadValue, match="not a built-in value"):
+        decode(tree, exact=True)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        ["q", "1"], ["q", ["1"]], ["q", ["1", "0"]], ["q", [1, 2]], ["q", ["1", "x"]], ["q", ["f" * 5000, "1"]],
+        ["m", 1], ["m", ""], ["m", "1_0"], ["m", " 1"], ["m", "\u0661"], ["m", "sNaN"], ["m", "9" * 5000],
+        ["m", "1e9999999999999999999"], ["m", ["1", "2"]],
+    ],
+)  # fmt: skip
+def test_fractions_and_decimals_that_are_none_are_refused(claim):
+    with pytest.raises(BadValue, match=r"a (Fraction|Decimal)|pair"):
+        decode(claim, exact=False)
+
+
+@pytest.mark.parametrize("value", [range(3), {}.values(), iter([]), object(), int])
 def test_other_objects_are_named_not_described(value):
     with pytest.raises(BadValue, match="not a built-in value"):
         decode(parse(encode(value)), exact=False)
