@@ -46,6 +46,7 @@ class Harness:
     owner: str = ""  #: finds the name of a class: @OWNER@ is the one that holds the main of the tests
     calls: tuple[str, str] = ("", "")  #: finds the test functions, and calls one, {name}
     sites: str = "unit_pass_@ID@"  #: an assertion that is counted when it holds; "" where none is
+    comments: str = r"//[^\n]*|/\*[\s\S]*?\*/"  #: an assertion in one is none
     every_site: bool = True  #: a text without branches runs them all; False where a framework sees to its cases
     instead: tuple[str, Harness] | None = None  #: another harness for test texts with a match of a pattern
     processes: int = 0  #: at most so many, where an answer that forks could try every return value at once; 0: any

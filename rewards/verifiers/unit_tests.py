@@ -17,13 +17,15 @@ can. "verdict by exit status" would be won by `exit(0)`. What is demanded instea
     - assertions that a language may skip are made to count (see `harness_row`), and as many must have held as the text
       cannot avoid; a case of `unittest`, `test/unit` or `minitest` that was skipped is a failure.
     - where possible the assertions are out of the answer's reach: other names, built-ins put aside beforehand, macros
-      undone, an == of the answer's own refused (Python).
+      undone, an == of the answer's own refused (Python), keywords and assignments (Bash).
     - a text that cannot fail is refused as data.
 
 What remains: an answer that sets out to search its process (frames, heap, /proc/self/mem) can find the token or the
 expected values, since both are there; and where a comparison calls methods of the value (== in C++, Rust, Ruby, R and
-Julia, equals in Java, C# and Scala), a value of the answer's own type can claim to equal anything. Every accepted test
-says so: its detail is COMPARED_INSIDE. Prefer "asserts", "function" or "stdio" where a task allows it.
+Julia, equals in Java, C# and Scala), a value of the answer's own type can claim to equal anything. What Bash's tests
+decide by a command (`[`, `test`, `set -e`) is decided by the answer's where it defines a function of that name; `[[ ]]`
+on a line of its own and `exit` with a number are safe from that. Every accepted test says so: its detail is
+COMPARED_INSIDE. Prefer "asserts", "function" or "stdio" where a task allows it.
 """
 
 from __future__ import annotations
@@ -64,6 +66,9 @@ _FAILED = re.compile(
 _SHOWN_BYTES = 2000
 #: where a brace is none: comments, texts and characters
 _SKIPPED = r"""//[^\n]*|/\*[\s\S]*?\*/|\"(?:\\.|[^"\\\n])*\"|'(?:\\.|[^'\\\n])'"""
+
+#: where what looks like a comment is none
+_TEXTS = r"""\"(?:\\.|[^"\\\n])*\"|'(?:\\.|[^'\\\n])*'"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +271,7 @@ def assemble(language: Language, harness: Harness, prompt: str, program: str, te
         files = {language.source: f"{before}{between}{tests}{after}", given: answer}
     else:
         files = {language.source: f"{before}{answer}{between}{tests}{after}"}
-    return Unit(files=files, stdin=f"{tail}\n", head=head, tail=tail, asserts=_unavoidable(harness, name, tests))
+    return Unit(files=files, stdin=f"{tail}\n", head=head, tail=tail, asserts=_unavoidable(harness, name, text, tests))
 
 
 def _owner(harness: Harness, text: str, entry: str) -> str:
@@ -294,10 +299,13 @@ def _owner(harness: Harness, text: str, entry: str) -> str:
     return ".".join(name for _, name in open_classes)
 
 
-def _unavoidable(harness: Harness, name: str, tests: str) -> int:
-    """How many assertions must have held when `tests` ran to their end."""
-    sites = len(re.findall(harness.sites.replace("@ID@", name), tests)) if harness.sites else 0
-    return sites if harness.every_site and not _BRANCHES.search(tests) else min(sites, 1)
+def _unavoidable(harness: Harness, name: str, text: str, tests: str) -> int:
+    """How many assertions must have held when `tests`, which `text` was made into, ran to their end."""
+    if not harness.sites:
+        return 0
+    code = replaced(harness.comments, " ", tests, f"{harness.texts}|{_TEXTS}" if harness.texts else _TEXTS)
+    sites = len(re.findall(harness.sites.replace("@ID@", name), code))
+    return sites if harness.every_site and not _BRANCHES.search(text) else min(sites, 1)
 
 
 def _filled(part: str, values: Mapping[str, str]) -> str:

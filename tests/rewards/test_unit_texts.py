@@ -82,3 +82,52 @@ def test_answers_as_people_write_them(language: str, answer: str, tests: str, be
     assert judged(language, answer, tests, bench).verdict is Verdict.AC, judged(language, answer, tests, bench)
     wrong = judged(language, answer, tests.replace("2", "3").replace("19", "18"), bench)
     assert wrong.verdict is Verdict.WA, wrong
+
+
+BASH_EXITS = """if [ "$(f xy)" != 2 ]; then
+  echo no; exit 1
+fi
+[ "$(f '')" = 0 ] || exit 2
+if [[ $(f abc) != 3 ]]; then exit 3; fi
+"""
+BASH_LINES = """set -e
+# [[ $(f x) = 9 ]]
+[[ $(f abc) == +([0-9]) ]]
+[[ $(f "if for") = 6 ]]
+[[ $(f "") = 0 ]]
+"""
+RACKET = """(require rackunit)
+(define (test-f)
+  (let (( candidate f))
+    ; (check-equal? (candidate "") 9)
+    (check-equal? (map candidate (list "" "a")) '(0 1))
+    (check-within (list (candidate "abc")) (list 3) 0.001)))
+(test-f)"""
+LOUD = 'exit() { :; }\nprintf() { builtin printf "$1" "$2" 999 "$4"; }'
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("language", "answer", "tests", "passes"),
+    [
+        ("bash", "f() { echo ${#1}; }", BASH_EXITS, True),
+        ("bash", "f() { echo 2; }", BASH_EXITS, False),
+        ("bash", f"f() {{ echo 2; }}\n{LOUD}", BASH_EXITS, False),
+        ("bash", "f() { echo ${#1}; }", BASH_LINES, True),
+        ("bash", f"f() {{ echo 6; }}\n{LOUD}", BASH_LINES, False),
+        ("bash", f"f() {{ echo ${{#1}}; }}\n{LOUD}", BASH_LINES, True),
+        ("bash", "set -o posix\nIFS=,\ntrap 'rm -f x' EXIT\nf() {\n  local n=0\n  ((n++))\n  echo ${#1}\n}", BASH_LINES, True),
+        ("bash", "print() { printf '%s' \"$1\"; }\nread_it() { read -r it <<< \"$1\"; print ${#it}; }\nf() { read_it \"$1\"; }", BASH_LINES, True),
+        ("racket", "(define (f s) (string-length s))", RACKET, True),
+        ("racket", "#lang racket/base\n(define (f s) (apply + (map (lambda (c) 1) (string->list s))))", RACKET, True),
+        ("racket", "(define (range a) a)\n(define (hash x) x)\n(define (f s) (range (hash (string-length s))))", RACKET, True),
+        ("racket", "(struct p (x))\n(define (f s) (match (p s) [(p x) (string-length x)]))\n(map add1 '(1 2))", RACKET, True),
+        ("racket", "(define-syntax-rule (g x) (list 'x))\n(define (f s) (for/fold ([n 0]) ([c s]) (add1 n)))\n(g 1)", RACKET, True),
+        ("racket", "(provide f)\n(define (f s) (string-length s))\n(module+ test (require rackunit) (check-equal? (f \"\") 0))", RACKET, True),
+        ("racket", "(define (f s) 3)", RACKET, False),
+        ("racket", "(define-syntax-rule (unless c b ...) (begin b ...))\n(define (f s) 3)", RACKET, False),
+    ],
+)  # fmt: skip
+def test_what_tests_and_harness_are_written_in_is_theirs(language: str, answer: str, tests: str, passes: bool, bench):
+    found = judged(language, answer, tests, bench)
+    assert (found.verdict is Verdict.AC) == passes, found
