@@ -22,6 +22,7 @@ hard and counts.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 Rewrite = tuple[str, str]  #: a pattern and what stands for it, in the sense of re.sub
@@ -37,6 +38,7 @@ class Harness:
     flags: tuple[str, ...] = ()  #: behind the tool of the run command
     hoist: str = ""  #: lines that go to @FIRST@
     items: tuple[str, str] = ("", "")  #: finds what such a line lists, and a line of one {item}
+    imports: Callable[[str], list[tuple[str, str]]] | None = None  #: what such a line imports, and a line for each
     program: tuple[Rewrite, ...] = ()  #: what is changed in the answer
     tests: tuple[Rewrite, ...] = ()  #: what is changed in the tests
     before: str = ""

@@ -45,6 +45,7 @@ function unit_pass_@ID@($held, $said = null) {
 }
 require './@GIVEN@';
 """,
+    comments=r"//[^\n]*|#[^\n]*|/\*[\s\S]*?\*/",
     after='\nfwrite(STDOUT, "\\n@SECRET@ $unit_passed_@ID@ " . trim(fgets(STDIN)) . "\\n");\n',
     processes=1,
 )
@@ -119,6 +120,7 @@ exit!(0)
 )
 
 PERL = Harness(
+    comments=r"(?:^|(?<=[\s;]))#[^\n]*",
     can_fail=r"\bexit\b|\bdie\b|\bcroak\b",
     separate=True,
     tests=((r"^\s*use\s+Test::Deep\s*;", ""), (r"\beq_deeply\s*\(", "unit_pass_@ID@(")),
@@ -161,6 +163,7 @@ POSIX::_exit(0);
 )
 
 LUA = Harness(
+    comments=r"--\[(?P<level>=*)\[[\s\S]*?\](?P=level)\]|--[^\n]*",
     can_fail=r"\blu\.assert|\bassert\b|\berror\b|\bos\.exit\b",
     tests=(
         (r"^\s*(?:local\s+)?lu\s*=\s*require\s*\(?\s*['\"]luaunit['\"]\s*\)?", ""),

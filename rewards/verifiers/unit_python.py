@@ -19,11 +19,17 @@ from assay.types import TestVerdict, Verdict
 from rewards import drivers
 from rewards.bench import Bench
 from rewards.records import Report, verdicts
+from rewards.rewriting import outside, replaced
 from rewards.sandbox.base import Limits, RunResult
 from rewards.values import decode, parse
 
 _IN_BOX = Path(__file__).resolve().parents[1] / "sandbox" / "unit_python.py"
 _CASES = ("TestCase", "unittest.TestCase")
+#: has to stand before anything else, so before a prompt too; what looks like it in a text or a comment does not
+_FUTURE = r"^from[ \t]+__future__[ \t]+import[ \t]+(?:\([^()]*\)|\w[\w, \t]*)[ \t]*(?:#[^\n]*)?$"
+_TEXTS = (
+    r'''"""(?:\\[\s\S]|[^\\])*?"""|\'{3}(?:\\[\s\S]|[^\\])*?\'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*'''
+)
 _SHOWN = 300  #: characters of an assertion in the detail of one that failed
 
 
@@ -59,6 +65,14 @@ def prepare(where: str, text: str, *, module: str, entry_point: str) -> PythonTe
         asserts=max(_straight(tree.body), bool(asserts and not cases)),
         cases=cases,
     )
+
+
+def whole(prompt: str, program: str) -> str:
+    """The answer behind its prompt, which it may go on from in the middle of a function."""
+    if not prompt:
+        return program
+    first = [found[0] for found in outside(_FUTURE, program, _TEXTS)]
+    return "\n".join((*first, prompt, replaced(_FUTURE, "", program, _TEXTS)))
 
 
 def judge(

@@ -7,6 +7,7 @@ import pytest
 
 from assay.types import Message, Task, Verdict
 from rewards.languages import LANGUAGES, find
+from rewards.verifiers.harness_rows_compiled import rust_imports
 from rewards.verifiers.harnesses import HARNESSES
 from rewards.verifiers.unit_tests import UnitTestsVerifier, assemble
 
@@ -48,11 +49,11 @@ def test_a_package_behind_a_comment_is_left_out():
     )
 
 
-def judged(language: str, answer: str, tests: str, bench):
+def judged(language: str, answer: str, tests: str, bench, **rest: str):
     missing = [tool for tool in LANGUAGES[language].tools if not bench.sandbox.has(tool)]
     if missing:
         pytest.skip(f"{missing[0]} is not installed; {LANGUAGES[language].install}")
-    record = {"language": language, "tests": [tests], "limits": {"cpu_s": 3, "wall_s": 15}}
+    record = {"language": language, "tests": [tests], "limits": {"cpu_s": 3, "wall_s": 15}, **rest}
     task = Task(id="u", messages=(Message(role="user", content="write f"),), verifier="unit_tests", answer=record)
     return UnitTestsVerifier().judge(task, answer, bench)
 
@@ -131,3 +132,131 @@ LOUD = 'exit() { :; }\nprintf() { builtin printf "$1" "$2" 999 "$4"; }'
 def test_what_tests_and_harness_are_written_in_is_theirs(language: str, answer: str, tests: str, passes: bool, bench):
     found = judged(language, answer, tests, bench)
     assert (found.verdict is Verdict.AC) == passes, found
+
+
+@pytest.mark.parametrize(
+    ("language", "comment"),
+    [
+        ("c", "/* assert(f(1) == 2);\n */"),
+        ("cpp", "// assert(f(1) == 2);"),
+        ("d", "// assert(f(1) == 2);"),
+        ("scala", "// assert(f(1) == 2);"),
+        ("swift", "// assert(f(1) == 2);"),
+        ("csharp", "// Debug.Assert(F(1) == 2);"),
+        ("javascript", "// assert(f(1) === 2);"),
+        ("typescript", "/* assert(f(1) === 2); */"),
+        ("php", "# assert(f(1) === 2);"),
+        ("perl", "# eq_deeply(f(1), 2)"),
+        ("lua", "--[==[ lu.assertEquals(f(1), 2)\n]==]"),
+        ("rust", "// assert!(f(1) == 2);"),
+        ("racket", "; (check-equal? (f 1) 2)"),
+        ("bash", "# [[ $(f 1) = 2 ]]"),
+    ],
+)
+def test_an_assertion_in_a_comment_is_none(language: str, comment: str):
+    def asserts(tests: str) -> int:
+        return assemble(find(language), HARNESSES[language], "", "x", tests).asserts
+
+    tests = {
+        "csharp": 'class T { public static void Main(string[] a) {\nDebug.Assert(F("//") == 1);\n',
+        "javascript": "assert(f('//') === 1);\n",
+        "typescript": "assert(f('/*') === 1);\n",
+        "php": "assert(f('#') === 1);\n",
+        "perl": "eq_deeply(f(' #'), 1)\n",
+        "lua": "lu.assertEquals(f('--'), 1)\n",
+        "rust": "fn main() {\nassert!(f(1) == 2);\n",
+        "racket": '(check-equal? (f "; #|") 1)\n',
+        "bash": '[[ $(f " #") = 1 ]]\n',
+    }.get(language, 'int main() {\nassert(f("//") == 1);\n')
+    assert asserts(tests) == asserts(tests + comment) == 1
+    assert asserts(tests + tests) == 2
+
+
+SQUARE = "int f(int x) { return x * x; }"
+EARLY = """int main() {
+    if (f(2) != 4) { return 1; }
+    const char *s = "}"; char c = '{'; // }
+    assert(s[0] != c && f(3) == 9);
+}
+int other(void) { return 2; }
+"""
+LAMBDA = 'int main(){ auto sq=[](int x){return x*x;}; assert(f(3)==sq(3)); const char *s = R"(})"; assert(*s); }'
+SET = """use std::collections::HashSet;
+fn main() {
+    assert_eq!(f(3), HashSet::from([3]));
+}
+"""
+RUST_PROMPT = "use std::collections::HashMap;\nuse ::std::fmt::Display;\n"
+SIZE = "import os\nsize = len"
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("language", "prompt", "answer", "wrong", "tests"),
+    [
+        ("c", "", SQUARE, "int f(int x) { return 4; }", EARLY),
+        ("cpp", "", SQUARE, "int f(int x) { return x == 3 ? 9 : 1; }", EARLY),
+        ("cpp", "", SQUARE, "int f(int x) { return 4; }", EARLY),
+        ("cpp", "", SQUARE, "int f(int x) { return 4; }", LAMBDA),
+        ("cpp", "", SQUARE, "int f(int x) { return 4; }", "int main() {\n// assert(f(1)==7);\nassert(f(3) == 9);\n}"),
+        (
+            "rust",
+            RUST_PROMPT,
+            "use std::collections::{HashMap, HashSet};\nuse std::{fmt::{self, Display}, io::*};\nuse std::fmt;\n"
+            "fn f(x: u8) -> HashSet<u8> { let _: HashMap<u8, fmt::Error> = HashMap::new(); HashSet::from([x]) }",
+            "use std::collections::HashSet;\nfn f(x: u8) -> HashSet<u8> { HashSet::new() }",
+            SET,
+        ),
+        (
+            "python",
+            SIZE,
+            "from __future__ import annotations\nimport re\n\ndef f(x: Unknown) -> int:\n    return size(x)",
+            "from __future__ import annotations\ndef f(x): return 2",
+            "# assert f('') == 1\nassert f('abc') == 3",
+        ),
+        (
+            "python",
+            SIZE,
+            '"""Of\nfrom __future__ import annotations\n"""\nfrom __future__ import (annotations,\n    division)\n'
+            "def f(x):\n    return size(x)",
+            "def f(x): return 2",
+            "assert f('abc') == 3",
+        ),
+        ("python", "def f(x):", "    return len(x)", "    return 2", "assert f('abc') == 3"),
+        (
+            "javascript",
+            "",
+            "import fs from 'fs';\nexport function f(x) { return fs.existsSync('/') ? x + 1 : 0 }",
+            "import fs from 'fs';\nexport function f(x) { return x }",
+            "// console.assert(f(2) === 9)\nconsole.assert(f(1) === 2)",
+        ),
+        (
+            "javascript",
+            "",
+            'import { join as j, sep } from "node:path"\nimport * as os from \'os\'\nimport util, { inspect } from \'util\'\n'
+            "import 'fs'\nimport {\n  default as fs,\n} from 'fs'\n"
+            "export const f = (x) => j('a', 'b') === 'a/b' && sep === '/' && os.EOL && util.inspect === inspect && "
+            "fs.readFileSync ? x + 1 : 0;",
+            "import assert from 'assert';\nexport const f = (x) => x;",
+            "const assert = require('assert');\nassert.equal(f(1), 2)",
+        ),
+    ],
+)  # fmt: skip
+def test_right_answers_in_other_forms(language: str, prompt: str, answer: str, wrong: str, tests: str, bench):
+    for program, verdict in ((answer, Verdict.AC), (wrong, Verdict.WA)):
+        found = judged(language, program, tests, bench, prompt=prompt)
+        assert found.verdict is verdict, found
+
+
+@pytest.mark.parametrize(
+    ("line", "paths"),
+    [
+        ("use std::fmt;", {"std::fmt": "use std::fmt;"}),
+        ("use ::std::fmt::{self, /* , */ Display};", {"std::fmt": "use ::std::fmt::{self};", "std::fmt::Display": "use ::std::fmt::Display;"}),
+        ("use {a::b as c,\n d::{e::*,}};", {"a::basc": "use a::b as c;", "d::e::*": "use d::e::*;"}),
+        ("use a::{self as b};", {"a::{selfasb}": "use a::{self as b};"}),
+        ("use a::{b;", {"use a::{b;": "use a::{b;"}),
+    ],
+)  # fmt: skip
+def test_imports_of_rust_one_by_one(line: str, paths: dict[str, str]):
+    assert dict(rust_imports(line)) == paths
