@@ -17,15 +17,16 @@ can. "verdict by exit status" would be won by `exit(0)`. What is demanded instea
     - assertions that a language may skip are made to count (see `harness_row`), and as many must have held as the text
       cannot avoid; a case of `unittest`, `test/unit` or `minitest` that was skipped is a failure.
     - where possible the assertions are out of the answer's reach: other names, built-ins put aside beforehand, macros
-      undone, an == of the answer's own refused (Python), keywords and assignments (Bash).
+      undone, operators of the answer's own refused (Python), keywords and assignments (Bash).
     - a text that cannot fail is refused as data.
 
 What remains: an answer that sets out to search its process (frames, heap, /proc/self/mem) can find the token or the
 expected values, since both are there; and where a comparison calls methods of the value (== in C++, Rust, Ruby, R and
-Julia, equals in Java, C# and Scala), a value of the answer's own type can claim to equal anything. What Bash's tests
-decide by a command (`[`, `test`, `set -e`) is decided by the answer's where it defines a function of that name; `[[ ]]`
-on a line of its own and `exit` with a number are safe from that. Every accepted test says so: its detail is
-COMPARED_INSIDE. Prefer "asserts", "function" or "stdio" where a task allows it.
+Julia, equals in Java, C# and Scala), a value of the answer's own type can claim to equal anything. In Python that is
+refused for operators and for assertions of `unittest`; what is left of it stands in `sandbox/unit_python.py`. What
+Bash's tests decide by a command (`[`, `test`, `set -e`) is decided by the answer's where it defines a function of that
+name; `[[ ]]` on a line of its own and `exit` with a number are safe from that. Every accepted test says so: its detail
+is COMPARED_INSIDE. Prefer "asserts", "function" or "stdio" where a task allows it.
 """
 
 from __future__ import annotations
