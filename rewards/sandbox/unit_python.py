@@ -129,7 +129,9 @@ def assay_operators(own):
             raise AssertionError(complaint)
 
     def guarded(operator, methods, deep):
-        def apply(left, right):
+        def apply(left, right, type=type, int=int):  # a test may compute much that has nothing to do with the answer
+            if type(left) is int is type(right):
+                return operator(left, right)
             if id(type(left)) not in plain or id(type(right)) not in plain:
                 refuse(left, right, methods, True, deep)
             return operator(left, right)
