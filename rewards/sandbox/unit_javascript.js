@@ -93,12 +93,29 @@
     write(1, `\n${token} ${passed}\n`);
     leave(0);
   });
+  // An answer written as a module shares its names with the tests only as a script, in which import is no syntax.
+  const asScript = (text) => text.replace(
+    /^[ \t]*import\s*(?:([\w$]+)\s*)?,?\s*(?:\*\s*as\s+([\w$]+)\s*|\{([^{}]*)\}\s*)?(?:\bfrom\s*)?(["'][^"'\n]+["'])[ \t]*;?/gm,
+    (_, whole, space, names, from) => {
+      const parts = (names || "").split(",").map((name) => name.trim().split(/\s+as\s+/)).filter(([name]) => name);
+      const wholes = [whole, space, ...parts.filter(([name]) => name === "default").map(([, as]) => as)].filter(Boolean);
+      const picked = parts.filter(([name]) => name !== "default").map(([name, as]) => (as ? `${name}: ${as}` : name));
+      const made = wholes.map((name) => `${name} = require(${from})`);
+      if (picked.length) made.push(`{ ${picked.join(", ")} } = require(${from})`);
+      return made.length ? `const ${made.join(", ")};` : `require(${from});`;
+    },
+  );
+  const read = (text) => new vm.Script(text, { filename: "answer.js" });
   let script;
   try {
-    script = new vm.Script(answer, { filename: "answer.js" });
+    script = read(answer);
   } catch (error) {
-    write(2, `${error.stack.slice(0, 350)}\n`);
-    leave(65);
+    try {
+      script = read(asScript(answer));
+    } catch {
+      write(2, `${error.stack.slice(0, 350)}\n`);
+      leave(65);
+    }
   }
   const keys = Object.keys(ours), values = keys.map((key) => ours[key]);
   const run = mark ? () => {} : vm.compileFunction(tests, keys, { filename: "tests.js" });

@@ -1,9 +1,18 @@
 """Runs inside a box before an answer in Python: what its tests will need is put aside while it is still untouched.
 
-The host appends a call of `assay_unit`, which returns two functions under random names: `run` executes the tests after
-the answer, `end` hands out the token of the run once they have ended. The tests get a namespace of their own with the
-built-ins as they were; modules they import are as they were before the answer ran; of the answer they see the names
-they mention. An operand whose == is the answer's own may only be compared with another such.
+It has a namespace and built-ins of its own. The host appends a call of `assay_unit`, which returns two functions under
+random names: `run` executes the tests after the answer, `end` hands out the token of the run once they have ended. The
+tests get a namespace of their own with the built-ins as they were; modules they import are as they were before the
+answer ran; of the answer they see the names they mention.
+
+An operand whose == (or <, in, -, ...) is the answer's own may only meet another such: given the expected value, it
+could claim anything. Values of built-in types, of the standard library and of installed packages, their subclasses that
+leave these methods alone, and (but for `assert A == B`) classes that the tests name and write like one are free to
+meet.
+
+What remains: the classes just named; a value of the library's that asks one of the answer's which it holds (UserList,
+an abstract Set); built-in functions and methods that compare or add (`sum`, `max`, `list.index`, a look-up in a dict or
+set that the answer made), `+` and `*`; `case` patterns; a function made to look as if it were the library's.
 """
 
 
@@ -41,44 +50,128 @@ def assay_restorer(modules):
     return restore
 
 
-def assay_comparison():
-    """(own, trusted): whether == of a value, or of one inside it, is a method of the answer's, as a function; and the
-    namespaces whose methods are not, by identity: a name can be claimed by anybody.
+def assay_comparison(known):
+    """(own, trusted, named): whether a method of the answer's would judge a value, or one inside it, as a function; the
+    namespaces whose methods are not the answer's, by identity: a name can be claimed by anybody; and the classes that
+    are exempt, by identity. The standard library's modules in `known` are among the former.
     """
+    import posix
     import sys
 
-    mro_of = type.__dict__["__mro__"].__get__
-    function, containers = type(assay_unit), (list, tuple, set, frozenset)
-    plain = frozenset((int, float, complex, str, bytes, bool, type(None), range))
-    slot = type(int.__eq__)  #: what compares in types that are not written in Python
-    names = sys.stdlib_module_names
-    trusted = {id(vars(module)) for name, module in list(sys.modules.items()) if name.partition(".")[0] in names}
+    for name in known:
+        __import__(name)
+    mro_of, members_of = type.__dict__["__mro__"].__get__, type.__dict__["__dict__"].__get__
+    function, of_c = type(assay_unit), (type(int.__eq__), type(dict.__contains__))
+    plain = frozenset(map(id, (int, float, complex, str, bytes, bool, type(None), range)))
+    walked = {id(kind): kind for kind in (list, tuple, set, frozenset, dict)}
+    names, loaded, named, stat = sys.stdlib_module_names, sys.modules, set(), posix.stat
+    trusted = {id(vars(module)) for name, module in list(loaded.items()) if name.partition(".")[0] in names}
+    folders = [folder for folder in sys.path if folder.endswith("-packages")]
 
-    def own(value, depth=0):
-        """Whether == of the value, or of one inside it, is a method of the answer's."""
-        kind = type(value)
-        if kind in plain:
+    def installed(space):
+        """Whether functions of this namespace are those of a package of the box."""
+        name = dict.get(space, "__name__")
+        if type(name) is not str or name not in loaded or vars(loaded[name]) is not space:
             return False
-        bases = mro_of(kind)
-        for base in bases:
-            if base in containers or base is dict:
-                items = base.__iter__(value) if base is not dict else (*dict.keys(value), *dict.values(value))
-                if depth < 50 and any(own(item, depth + 1) for item in items):
-                    return True
-                break
-        for base in bases:
-            method = base.__dict__.get("__eq__")
-            if method is not None:
-                if type(method) is slot:
-                    return False
-                return type(method) is not function or id(method.__globals__) not in trusted
+        for folder in folders:
+            try:
+                return bool(stat(f"{folder}/{name.partition('.')[0]}"))
+            except OSError:
+                continue
         return False
 
-    return own, trusted
+    def theirs(method, name):
+        if type(method) in of_c:
+            return method.__name__ != name
+        if type(method) is not function:
+            return method is not None
+        return id(method.__globals__) not in trusted and not installed(method.__globals__)
+
+    def own(value, methods, exempt=True, deep=True, depth=0):
+        """Whether one of the methods of the value, or where it is `deep` of one inside it, is the answer's."""
+        kind = type(value)
+        if id(kind) in plain:
+            return False
+        bases = mro_of(kind)
+        if exempt and any(id(base) in named for base in bases):
+            return False
+        for base in bases if deep else ():
+            if id(base) in walked:
+                items = base.__iter__(value) if base is not dict else (*dict.keys(value), *dict.values(value))
+                rest = [item for item in items if id(type(item)) not in plain]
+                if depth < 50 and any(own(item, methods, exempt, deep, depth + 1) for item in rest):
+                    return True
+                break
+        for name in methods:
+            for base in bases:
+                members = members_of(base)
+                if name in members:
+                    if theirs(members[name], name):
+                        return True
+                    break
+        return False
+
+    return own, trusted, named
 
 
-def assay_unit(token, modules):
-    """The pair (run, end). `modules` are the names the tests import."""
+def assay_operators(own):
+    """The functions that stand in the tests for operators, by name, and what refuses a pair of operands."""
+    import _operator
+
+    plain = frozenset(map(id, (int, float, complex, str, bytes, bool, type(None), range)))
+    hashed = frozenset(map(id, (set, frozenset, dict, str, bytes, range)))
+    equality = ("__eq__", "__ne__")
+    order = (*equality, "__lt__", "__le__", "__gt__", "__ge__")
+    complaint = "compared by a method of the answer's own"
+
+    def refuse(left, right, methods=order, exempt=True, deep=True):
+        if own(left, methods, exempt, deep) != own(right, methods, exempt, deep):
+            raise AssertionError(complaint)
+
+    def guarded(operator, methods, deep):
+        def apply(left, right, type=type, int=int):  # a test may compute much that has nothing to do with the answer
+            if type(left) is int is type(right):
+                return operator(left, right)
+            if id(type(left)) not in plain or id(type(right)) not in plain:
+                refuse(left, right, methods, True, deep)
+            return operator(left, right)
+
+        return apply
+
+    def same(left, right):
+        refuse(left, right, equality, False)
+        return left == right
+
+    contains = _operator.contains
+
+    def within(left, right):
+        # an operand of a plain type is looked up in a set without asking each of its items what it is
+        asked = id(type(left)) not in plain or id(type(right)) not in hashed
+        if asked and own(left, equality) != own(right, (*equality, "__contains__")):
+            raise AssertionError(complaint)
+        return contains(right, left)
+
+    kept = []
+    found = {
+        "same": same,
+        "in": within,
+        "not_in": lambda left, right: not within(left, right),
+        "put": lambda value: kept.append(value) or value,
+        "get": kept.pop,
+        "eq": guarded(_operator.eq, equality, True),
+        "ne": guarded(_operator.ne, equality, True),
+    }
+    for name in ("lt", "le", "gt", "ge"):
+        found[name] = guarded(getattr(_operator, name), order, True)
+    for name in ("sub", "truediv", "floordiv", "mod", "xor"):
+        methods = (f"__{name}__", f"__r{name}__", f"__i{name}__")
+        found[name] = guarded(getattr(_operator, name), methods, False)
+        found[f"i{name}"] = guarded(getattr(_operator, f"i{name}"), methods, False)
+    return {f"assay_{name}": function for name, function in found.items()}, refuse
+
+
+def assay_unit(token, modules, known):
+    """The pair (run, end). `modules` are the names the tests import, `known` some that the answer does."""
     import builtins
     import posix
     import sys
@@ -90,15 +183,11 @@ def assay_unit(token, modules):
     if "codes" in frame.f_locals:
         frame.f_locals["codes"][0] = None
     del frame
-    restore, (own, trusted) = assay_restorer(modules), assay_comparison()
+    restore, (own, trusted, named) = assay_restorer(modules), assay_comparison(known)
+    operators, refuse = assay_operators(own)
     unittest = loaded.get("unittest") if "unittest" in modules else None
     passed = ran = 0
     ended = False
-
-    def same(left, right):
-        if own(left) != own(right):
-            raise AssertionError("compared by a method of the answer's own")
-        return left == right
 
     def hold(value):
         nonlocal passed
@@ -108,14 +197,22 @@ def assay_unit(token, modules):
 
     def run_cases(tests):
         nonlocal ran
-        equal = unittest.TestCase.assertEqual
+        methods = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__sub__", "__rsub__", "__contains__")
 
-        def assert_equal(case, first, second, msg=None):
-            if own(first) != own(second):
-                raise AssertionError("compared by a method of the answer's own")
-            equal(case, first, second, msg)
+        def guarded(name, check):
+            def checked(case, first, second, *rest, **named):
+                refuse(first, second, *((methods[:2], False) if name == "assertEqual" else (methods,)))
+                return check(case, first, second, *rest, **named)
 
-        unittest.TestCase.assertEqual = assert_equal
+            return checked
+
+        for name in (
+            *("assertEqual", "assertNotEqual", "assertAlmostEqual", "assertNotAlmostEqual", "assertIn", "assertNotIn"),
+            *("assertLess", "assertLessEqual", "assertGreater", "assertGreaterEqual", "assertSequenceEqual"),
+            *("assertListEqual", "assertTupleEqual", "assertSetEqual", "assertDictEqual", "assertCountEqual"),
+            "assertMultiLineEqual",
+        ):
+            setattr(unittest.TestCase, name, guarded(name, getattr(unittest.TestCase, name)))
         loader, result = unittest.TestLoader(), unittest.TestResult()
         for value in tuple(tests.values()):
             if isinstance(value, type) and issubclass(value, unittest.TestCase) and value.__module__ == "assay_tests":
@@ -131,9 +228,10 @@ def assay_unit(token, modules):
         restore()
         if module:
             loaded[module] = loaded["answer"]
-        tests = {"__builtins__": clean, "__name__": "assay_tests", "assay_hold": hold, "assay_same": same}
+        tests = {"__builtins__": clean, "__name__": "assay_tests", "assay_hold": hold, **operators}
         trusted.add(id(tests))
         tests.update({name: space[name] for name in wanted if name in space})
+        named.update(id(tests[name]) for name in wanted if name.lstrip("_")[:1].isupper() and name in tests)
         exec_(compile_(source, "/box/tests.py", "exec", dont_inherit=True), tests)
         if unittest is not None:
             run_cases(tests)

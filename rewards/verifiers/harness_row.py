@@ -22,6 +22,7 @@ hard and counts.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 Rewrite = tuple[str, str]  #: a pattern and what stands for it, in the sense of re.sub
@@ -37,6 +38,7 @@ class Harness:
     flags: tuple[str, ...] = ()  #: behind the tool of the run command
     hoist: str = ""  #: lines that go to @FIRST@
     items: tuple[str, str] = ("", "")  #: finds what such a line lists, and a line of one {item}
+    imports: Callable[[str], list[tuple[str, str]]] | None = None  #: what such a line imports, and a line for each
     program: tuple[Rewrite, ...] = ()  #: what is changed in the answer
     tests: tuple[Rewrite, ...] = ()  #: what is changed in the tests
     before: str = ""
@@ -46,6 +48,7 @@ class Harness:
     owner: str = ""  #: finds the name of a class: @OWNER@ is the one that holds the main of the tests
     calls: tuple[str, str] = ("", "")  #: finds the test functions, and calls one, {name}
     sites: str = "unit_pass_@ID@"  #: an assertion that is counted when it holds; "" where none is
+    comments: str = r"//[^\n]*|/\*[\s\S]*?\*/"  #: an assertion in one is none
     every_site: bool = True  #: a text without branches runs them all; False where a framework sees to its cases
     instead: tuple[str, Harness] | None = None  #: another harness for test texts with a match of a pattern
     processes: int = 0  #: at most so many, where an answer that forks could try every return value at once; 0: any

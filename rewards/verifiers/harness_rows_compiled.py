@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from rewards.verifiers.harness_row import ASSERT, THROW, Harness
+
+_DEEPEST = 40  #: braces in one line of imports that is taken apart
 
 C = Harness(
     can_fail=rf"{ASSERT}|\babort\s*\(|\bexit\s*\(|\breturn\s+[^0\s;]",
@@ -91,9 +95,34 @@ public class Main {
     owner=r"\b(?:class|interface|enum|record)\s+(\w+)",
 )
 
+
+def rust_imports(line: str) -> list[tuple[str, str]]:
+    """What `use a::{b, c::d};` imports, one path each, and the line that imports it alone."""
+    tree = re.sub(r"//[^\n]*|/\*[\s\S]*?\*/", "", line).strip().removeprefix("use").removesuffix(";")
+    if tree.count("{") != tree.count("}") or tree.count("{") > _DEEPEST:
+        return [(line, line)]
+    return [(re.sub(r"^::|\s|::\{self\}$", "", path), f"use {path};") for path in _paths(" ".join(tree.split()), "")]
+
+
+def _paths(tree: str, before: str) -> list[str]:
+    tree = tree.strip()
+    if "{" not in tree:
+        return [re.sub(r"::(self\b.*)$", r"::{\1}", before + tree)] if tree else []
+    head, _, rest = tree.partition("{")
+    parts, depth = [""], 0
+    for letter in rest[: rest.rindex("}")]:
+        depth += (letter == "{") - (letter == "}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [path for part in parts for path in _paths(part, before + head.strip())]
+
+
 RUST = Harness(
     can_fail=r"\b(?:assert|assert_eq|assert_ne|panic)!",
     hoist=r"^use\s[^;]*;",
+    imports=rust_imports,  # a name that two lines import is an error, and an answer repeats those of its prompt
     program=((r"\bfn\s+main\s*\(", "#[allow(dead_code)] fn main_@ID@("),),
     # an answer may define macros of the same names; those of the library are reached by their path
     tests=(

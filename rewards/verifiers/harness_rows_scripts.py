@@ -45,6 +45,7 @@ function unit_pass_@ID@($held, $said = null) {
 }
 require './@GIVEN@';
 """,
+    comments=r"//[^\n]*|#[^\n]*|/\*[\s\S]*?\*/",
     after='\nfwrite(STDOUT, "\\n@SECRET@ $unit_passed_@ID@ " . trim(fgets(STDIN)) . "\\n");\n',
     processes=1,
 )
@@ -119,6 +120,7 @@ exit!(0)
 )
 
 PERL = Harness(
+    comments=r"(?:^|(?<=[\s;]))#[^\n]*",
     can_fail=r"\bexit\b|\bdie\b|\bcroak\b",
     separate=True,
     tests=((r"^\s*use\s+Test::Deep\s*;", ""), (r"\beq_deeply\s*\(", "unit_pass_@ID@(")),
@@ -161,6 +163,7 @@ POSIX::_exit(0);
 )
 
 LUA = Harness(
+    comments=r"--\[(?P<level>=*)\[[\s\S]*?\](?P=level)\]|--[^\n]*",
     can_fail=r"\blu\.assert|\bassert\b|\berror\b|\bos\.exit\b",
     tests=(
         (r"^\s*(?:local\s+)?lu\s*=\s*require\s*\(?\s*['\"]luaunit['\"]\s*\)?", ""),
@@ -201,17 +204,29 @@ unit_leave_@ID@(0, false)
 BASH = Harness(
     can_fail=r"\[\[|\[ |\btest\b|\bexit\b|\breturn\b",
     separate=True,
-    # keywords, which no function of the answer can stand in for; one that fails is one less, whatever `exit` has become
+    # keywords and assignments, which no function of the answer can stand in for, whatever `exit` has become
     tests=(
+        (r"((?:^|[;&|{]|\b(?:then|else|do)\b)[ \t]*)(exit[ \t]+[1-9]\d*)\b", r"\1{ unit_failed_@ID@=1; \2; }"),
         (
             r"^([ \t]*)(\[\[.*\]\])[ \t]*$",
-            r"\1if \2; then unit_pass_@ID@+=.; else echo 'assertion failed' >&2; exit 1; fi",
+            r"\1if \2; then unit_pass_@ID@+=.; else echo 'assertion failed' >&2; unit_failed_@ID@=1; exit 1; fi",
         ),
     ),
-    before='rm -f -- "$0"\nsource ./@GIVEN@\nunit_pass_@ID@=\n',
-    after="\nread -r unit_rest_@ID@\n"
-    'printf \'\\n%s %s %s\\n\' @SECRET@ "${#unit_pass_@ID@}" "$unit_rest_@ID@"\nexit 0\n',
+    # one compound command, so all of it is read before the answer's aliases are there
+    before='{ rm -f -- "$0"\nsource ./@GIVEN@\nunit_pass_@ID@= unit_failed_@ID@=\n',
+    # in POSIX mode `unset` and `exit` are found before functions of these names; what stays (a function that is
+    # read-only, no POSIX mode) ends in an expansion that is an error
+    after="""
+POSIXLY_CORRECT=1
+\\unset -f printf read && [[ -o posix && -z $unit_failed_@ID@ ]] ||
+unit_failed_@ID@=${unit_never_@ID@:?assertion failed}
+\\read -r unit_rest_@ID@
+\\printf '\\n%s %s %s\\n' @SECRET@ "${#unit_pass_@ID@}" "$unit_rest_@ID@"
+\\exit 0
+}
+""",
     sites=r"unit_pass_@ID@\+=",
+    comments=r"(?:^|(?<=\s))#[^\n]*",
 )
 
 R = Harness(
@@ -241,23 +256,39 @@ RACKET = Harness(
     program=((r"\A(?!\s*(?:;.*\s*)*#lang)", "#lang racket\n"),),
     # a check that fails is only written to standard error; here it is remembered, and one that holds is counted;
     # with a prefix, it is not one that the answer defines
-    tests=((r"\(check-", "(unit_@ID@:check-"),),
+    tests=(
+        (r"\(check-", "(unit_@ID@:check-"),
+        (r"(?<!['`(])\((define|let\*?|lambda|list)(?=\s)", r"(base_@ID@:\1"),
+    ),
+    # a definition of the answer hides what its language gives, for the whole module: here and in the tests stand names
+    # of ours, and what has no name in a text is defined once more, which an answer that defines it contradicts
     between="""
-(require (prefix-in unit_@ID@: rackunit))
-(define unit_failed_@ID@ #f)
-(define unit_passed_@ID@ 0)
-(unit_@ID@:current-check-handler
- (lambda (failure) (set! unit_failed_@ID@ #t) (eprintf "assertion failed: ~a\\n" failure)))
+(require (prefix-in unit_@ID@: rackunit) (prefix-in base_@ID@: racket/base)
+         (for-syntax (prefix-in base_@ID@: racket/base)))
+(base_@ID@:define-syntaxes (#%app #%datum #%top quote)
+  (base_@ID@:#%app base_@ID@:values
+   (base_@ID@:#%app base_@ID@:make-rename-transformer (base_@ID@:quote-syntax base_@ID@:#%app))
+   (base_@ID@:#%app base_@ID@:make-rename-transformer (base_@ID@:quote-syntax base_@ID@:#%datum))
+   (base_@ID@:#%app base_@ID@:make-rename-transformer (base_@ID@:quote-syntax base_@ID@:#%top))
+   (base_@ID@:#%app base_@ID@:make-rename-transformer (base_@ID@:quote-syntax base_@ID@:quote))))
+(base_@ID@:define unit_failed_@ID@ #f)
+(base_@ID@:define unit_passed_@ID@ 0)
 (unit_@ID@:current-check-around
- (let ([around (unit_@ID@:current-check-around)])
-   (lambda (check) (around check) (set! unit_passed_@ID@ (add1 unit_passed_@ID@)))))
+ (base_@ID@:lambda (check)
+   (base_@ID@:with-handlers
+       ([(base_@ID@:lambda (_) #t)
+         (base_@ID@:lambda (failure)
+           (base_@ID@:set! unit_failed_@ID@ #t)
+           (base_@ID@:eprintf "assertion failed: ~a\\n" failure))])
+     (check)
+     (base_@ID@:set! unit_passed_@ID@ (base_@ID@:add1 unit_passed_@ID@)))))
 """,
     after="""
-(unless unit_failed_@ID@
-  (printf "\\n@SECRET@ ~a ~a\\n" unit_passed_@ID@ (read-line))
-  (flush-output)
-  (exit 0))
-(exit 1)
+(base_@ID@:when unit_failed_@ID@ (base_@ID@:exit 1))
+(base_@ID@:printf "\\n@SECRET@ ~a ~a\\n" unit_passed_@ID@ (base_@ID@:read-line))
+(base_@ID@:flush-output)
+(base_@ID@:exit 0)
 """,
     sites=r"\(unit_@ID@:check-",
+    comments=r";[^\n]*|#\|[\s\S]*?\|#",
 )

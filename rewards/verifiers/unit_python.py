@@ -1,6 +1,6 @@
 """Test texts in Python, for the verifier "unit_tests": taken apart on the host, run beside the answer in the box.
 
-Every `assert` is rewritten so that it counts, and one that compares with == so that it asks who does the comparing.
+Every `assert` is rewritten so that it counts, and every comparison, and -, /, //, % and ^, so that it asks who does it.
 Test cases of `unittest` are run whole, and none of them may be skipped.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +20,34 @@ from assay.types import TestVerdict, Verdict
 from rewards import drivers
 from rewards.bench import Bench
 from rewards.records import Report, verdicts
+from rewards.rewriting import outside, replaced
 from rewards.sandbox.base import Limits, RunResult
 from rewards.values import decode, parse
 
 _IN_BOX = Path(__file__).resolve().parents[1] / "sandbox" / "unit_python.py"
 _CASES = ("TestCase", "unittest.TestCase")
+#: has to stand before anything else, so before a prompt too; what looks like it in a text or a comment does not
+_FUTURE = r"^from[ \t]+__future__[ \t]+import[ \t]+(?:\([^()]*\)|\w[\w, \t]*)[ \t]*(?:#[^\n]*)?$"
+_TEXTS = (
+    r'''"""(?:\\[\s\S]|[^\\])*?"""|\'{3}(?:\\[\s\S]|[^\\])*?\'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*'''
+)
+#: modules whose classes compare in Python: an answer that imports them may return such values
+_KNOWN = {"collections", "datetime", "decimal", "enum", "fractions", "ipaddress", "numbers", "pathlib", "statistics"}
+_OPERATORS: dict[type[ast.cmpop | ast.operator], str] = {
+    ast.Eq: "eq",
+    ast.NotEq: "ne",
+    ast.Lt: "lt",
+    ast.LtE: "le",
+    ast.Gt: "gt",
+    ast.GtE: "ge",
+    ast.In: "in",
+    ast.NotIn: "not_in",
+    ast.Sub: "sub",
+    ast.Div: "truediv",
+    ast.FloorDiv: "floordiv",
+    ast.Mod: "mod",
+    ast.BitXor: "xor",
+}
 _SHOWN = 300  #: characters of an assertion in the detail of one that failed
 
 
@@ -61,18 +85,28 @@ def prepare(where: str, text: str, *, module: str, entry_point: str) -> PythonTe
     )
 
 
+def whole(prompt: str, program: str) -> str:
+    """The answer behind its prompt, which it may go on from in the middle of a function."""
+    if not prompt:
+        return program
+    first = [found[0] for found in outside(_FUTURE, program, _TEXTS)]
+    return "\n".join((*first, prompt, replaced(_FUTURE, "", program, _TEXTS)))
+
+
 def judge(
     bench: Bench, limits: Limits, program: str, tests: PythonTests, module: str
 ) -> tuple[str | None, TestVerdict]:
     """Run one test text after `program`, in a box of its own: why there is no program, and the verdict."""
     name, token = secrets.token_hex(8), secrets.token_hex(16)
-    prelude = f"{_IN_BOX.read_text()}\nrun_{name}, end_{name} = assay_unit({token!r}, {tests.modules!r})\n"
+    known = tuple(sorted(_KNOWN & set(re.findall(r"^\s*(?:import|from)\s+(\w+)", program, re.MULTILINE))))
+    # what the answer calls `bool` or puts into `builtins` is not what decides
+    prelude = f"""unit_{name} = {{"__builtins__": dict(vars(__import__("builtins")))}}
+exec({_IN_BOX.read_text()!r}, unit_{name})
+run_{name}, end_{name} = unit_{name}["assay_unit"]({token!r}, {tests.modules!r}, {known!r})
+del unit_{name}
+"""
     setup = f"run_{name}(globals(), {tests.source!r}, {tests.names!r}, {module!r})\n"
-    parts = {
-        "prelude": f"{prelude}del assay_unit, assay_restorer, assay_comparison\n",
-        "answer": program,
-        "setup": setup,
-    }
+    parts = {"prelude": prelude, "answer": program, "setup": setup}
     run, report = drivers.call_python(bench, limits, parts, [f"end_{name}()"])
     return report.no_program, _verdict(run, report, token, tests)
 
@@ -97,14 +131,50 @@ def _verdict(run: RunResult, report: Report, token: str, tests: PythonTests) -> 
 
 
 class _Counted(ast.NodeTransformer):
-    """`assert A == B` becomes `assert assay_hold(assay_same(A, B))`, any other one `assert assay_hold(...)`."""
+    """`assert A == B` becomes `assert assay_hold(assay_same(A, B))`, any other one `assert assay_hold(...)`.
+
+    Other operators of the table become calls too, of about 0.1 us: `A < B() <= C` is `assay_lt(A, assay_put(B())) and
+    assay_le(assay_get(), C)`, so that B() is computed once and C as late as before.
+    """
 
     def visit_Assert(self, node: ast.Assert) -> ast.Assert:
         test: Any = node.test
         said = node.msg or ast.Constant(ast.unparse(test)[:_SHOWN])
-        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
-            test = _call("assay_same", test.left, test.comparators[0])
+        lone = isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq)
+        test = self.visit(test)
+        if lone:
+            test = _call("assay_same", *test.args)
         return ast.Assert(test=_call("assay_hold", test), msg=said)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        self.generic_visit(node)
+        left, parts = node.left, []
+        for number, (op, right) in enumerate(zip(node.ops, node.comparators, strict=True), 1):
+            simple = number == len(node.ops) or isinstance(right, ast.Name | ast.Constant)
+            name, given = _OPERATORS.get(type(op)), right if simple else _call("assay_put", right)
+            compared = ast.Compare(left=left, ops=[op], comparators=[given])
+            parts.append(_call(f"assay_{name}", left, given) if name else compared)
+            left = right if simple else _call("assay_get")
+        return ast.BoolOp(op=ast.And(), values=parts) if len(parts) > 1 else parts[0]
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        name = _OPERATORS.get(type(node.op))
+        return _call(f"assay_{name}", node.left, node.right) if name else node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.stmt:
+        self.generic_visit(node)
+        name = _OPERATORS.get(type(node.op))
+        if not name or not isinstance(node.target, ast.Name):
+            return node
+        now = ast.Name(id=node.target.id, ctx=ast.Load())
+        return ast.Assign(targets=[node.target], value=_call(f"assay_i{name}", now, node.value))
+
+    def visit_match_case(self, node: ast.match_case) -> ast.match_case:
+        """A pattern is no expression."""
+        node.guard = self.visit(node.guard) if node.guard else None
+        node.body = [self.visit(item) for item in node.body]
+        return node
 
 
 def _call(name: str, *arguments: ast.expr) -> ast.Call:

@@ -17,13 +17,16 @@ can. "verdict by exit status" would be won by `exit(0)`. What is demanded instea
     - assertions that a language may skip are made to count (see `harness_row`), and as many must have held as the text
       cannot avoid; a case of `unittest`, `test/unit` or `minitest` that was skipped is a failure.
     - where possible the assertions are out of the answer's reach: other names, built-ins put aside beforehand, macros
-      undone, an == of the answer's own refused (Python).
+      undone, operators of the answer's own refused (Python), keywords and assignments (Bash).
     - a text that cannot fail is refused as data.
 
 What remains: an answer that sets out to search its process (frames, heap, /proc/self/mem) can find the token or the
 expected values, since both are there; and where a comparison calls methods of the value (== in C++, Rust, Ruby, R and
-Julia, equals in Java, C# and Scala), a value of the answer's own type can claim to equal anything. Every accepted test
-says so: its detail is COMPARED_INSIDE. Prefer "asserts", "function" or "stdio" where a task allows it.
+Julia, equals in Java, C# and Scala), a value of the answer's own type can claim to equal anything. In Python that is
+refused for operators and for assertions of `unittest`; what is left of it stands in `sandbox/unit_python.py`. What
+Bash's tests decide by a command (`[`, `test`, `set -e`) is decided by the answer's where it defines a function of that
+name; `[[ ]]` on a line of its own and `exit` with a number are safe from that. Every accepted test says so: its detail
+is COMPARED_INSIDE. Prefer "asserts", "function" or "stdio" where a task allows it.
 """
 
 from __future__ import annotations
@@ -55,7 +58,8 @@ _OPTIONAL = ("tests", "test", "prompt", "entry_point", "module", "limits")
 _NO_PROGRAM = 65  #: the status with which JavaScript's driver says that the answer is not one
 #: Where a test text has one of these, how many of its assertions run depends on what happens.
 _BRANCHES = re.compile(
-    r"\b(?:if|elif|else|for|foreach|while|until|unless|loop|repeat|switch|case|match|cond|try|catch|rescue)\b|\?"
+    r"\b(?:if|elif|else|for|foreach|while|until|unless|loop|repeat|switch|case|match|cond|try|catch|rescue)\b"
+    r"|(?<!eq)(?<!eqv)(?<!equal)\?"  # check-equal? is no question
 )
 _FAILED = re.compile(
     rb"assert(?:ion)?[ _-]?(?:error|failed|failure)|^Failure:|^--- FAIL|Test failed|panicked at .*assert| is not TRUE",
@@ -64,6 +68,10 @@ _FAILED = re.compile(
 _SHOWN_BYTES = 2000
 #: where a brace is none: comments, texts and characters
 _SKIPPED = r"""//[^\n]*|/\*[\s\S]*?\*/|\"(?:\\.|[^"\\\n])*\"|'(?:\\.|[^'\\\n])'"""
+_RAW = r"""R"(?P<raw>[^()\\\s]{0,16})\([\s\S]*?\)(?P=raw)\""""  #: a text of C++
+
+#: where what looks like a comment is none
+_TEXTS = r"""\"(?:\\.|[^"\\\n])*\"|'(?:\\.|[^'\\\n])*'"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +171,7 @@ def _judge(
     """Why there is no program, or None; and the verdict on one test text."""
     if plan.language.name == "python":
         tests = unit_python.prepare(where, text, module=plan.module, entry_point=plan.entry_point)
-        whole = f"{plan.prompt}\n{program}" if plan.prompt else program
-        return unit_python.judge(bench, limits, whole, tests, plan.module)
+        return unit_python.judge(bench, limits, unit_python.whole(plan.prompt, program), tests, plan.module)
     harness = harness_of(plan.language, text)
     language = replace(plan.language, run=(plan.language.run[0], *harness.flags, *plan.language.run[1:]))
     limits = replace(limits, processes=harness.processes or limits.processes)
@@ -244,7 +251,7 @@ def assemble(language: Language, harness: Harness, prompt: str, program: str, te
     name, head, tail = name or secrets.token_hex(8), secrets.token_hex(16), secrets.token_hex(16)
     given = f"given{language.suffix}"
     answer = _rewritten(f"{prompt}\n{program}" if prompt else program, harness.program, harness, name)
-    tests = _rewritten(text, harness.tests, harness, name)
+    tests = _returning(_rewritten(text, harness.tests, harness, name), f"static int unit_status_{name}(void)")
     pattern, call = harness.calls[0], harness.calls[1].replace("@ID@", name)
     called = [call.replace("{name}", found) for found in re.findall(pattern, text, re.MULTILINE)] if call else []
     first, (answer, tests) = _hoisted(harness, answer, tests)
@@ -266,7 +273,7 @@ def assemble(language: Language, harness: Harness, prompt: str, program: str, te
         files = {language.source: f"{before}{between}{tests}{after}", given: answer}
     else:
         files = {language.source: f"{before}{answer}{between}{tests}{after}"}
-    return Unit(files=files, stdin=f"{tail}\n", head=head, tail=tail, asserts=_unavoidable(harness, name, tests))
+    return Unit(files=files, stdin=f"{tail}\n", head=head, tail=tail, asserts=_unavoidable(harness, name, text, tests))
 
 
 def _owner(harness: Harness, text: str, entry: str) -> str:
@@ -294,10 +301,30 @@ def _owner(harness: Harness, text: str, entry: str) -> str:
     return ".".join(name for _, name in open_classes)
 
 
-def _unavoidable(harness: Harness, name: str, tests: str) -> int:
-    """How many assertions must have held when `tests` ran to their end."""
-    sites = len(re.findall(harness.sites.replace("@ID@", name), tests)) if harness.sites else 0
-    return sites if harness.every_site and not _BRANCHES.search(tests) else min(sites, 1)
+def _returning(tests: str, head: str) -> str:
+    """`tests` with a `return 0;` at the end of the function that begins with `head`, as `main` has one unwritten.
+
+    Left out where a preprocessor may choose among lines, or no brace ends the function: braces cannot be counted there.
+    """
+    _, found, body = tests.rpartition(head)
+    if not found or body.startswith(";") or re.search(r"^[ \t]*#[ \t]*(?:if|el)", body, re.MULTILINE):
+        return tests
+    depth = 0
+    for brace in outside(r"[{}]", body, rf"{_RAW}|{_SKIPPED}"):
+        depth += 1 if brace[0] == "{" else -1
+        if depth <= 0:
+            return f"{tests[: -len(body)]}{body[: brace.start()]} return 0; {body[brace.start() :]}"
+    return tests
+
+
+def _unavoidable(harness: Harness, name: str, text: str, tests: str) -> int:
+    """How many assertions must have held when `tests`, which `text` was made into, ran to their end."""
+    if not harness.sites:
+        return 0
+    code = replaced(harness.comments, " ", tests, f"{harness.texts}|{_TEXTS}" if harness.texts else _TEXTS)
+    sites = len(re.findall(harness.sites.replace("@ID@", name), code))
+    leaves = "unit_status_" in tests or _BRANCHES.search(text)  # main may return early, or this or that may not run
+    return sites if harness.every_site and not leaves else min(sites, 1)
 
 
 def _filled(part: str, values: Mapping[str, str]) -> str:
@@ -317,6 +344,9 @@ def _hoisted(harness: Harness, *parts: str) -> tuple[list[str], list[str]]:
     found = [match[0].strip() for part in parts for match in outside(harness.hoist, part, harness.texts)]
     item, line = harness.items
     lines = [line.replace("{item}", one) for text in found for one in re.findall(item, text)] if item else found
+    if harness.imports:
+        first = {key: line for text in reversed(found) for key, line in reversed(harness.imports(text))}
+        lines = list(reversed(first.values()))
     return list(dict.fromkeys(lines)), [replaced(harness.hoist, "", part, harness.texts) for part in parts]
 
 

@@ -357,6 +357,11 @@ HOSTILE = [
     ("bash", "f() { echo 9; }\nset() { :; }\nexit() { :; }"),
     ("bash", "f() { echo 9; }\ntrap 'exit 0' EXIT ERR"),
     ("bash", "cat \"$0\"; cat; exit 0"),
+    ("bash", "f() { echo 9; }\nexit() { :; }\nprintf() { builtin printf \"$1\" \"$2\" 999 \"$4\"; }"),
+    ("bash", "f() { echo 9; }\nexit() { :; }\nprintf() { builtin printf \"$1\" \"$2\" 999 \"$4\"; }\nreadonly -f printf"),
+    ("bash", "f() { echo 9; }\nexit() { :; }\nprintf() { builtin printf \"$1\" \"$2\" 999 \"$4\"; }\nreadonly POSIXLY_CORRECT"),
+    ("bash", "f() { echo 9; }\nfor n in exit unset read builtin command set; do eval \"$n() { :; }\"; done"),
+    ("bash", "f() { echo 9; }\nshopt -s expand_aliases\nalias exit=: if='if true || '"),
     ("rust", "fn f(s: String) -> usize { std::process::exit(0) }"),
     ("rust", "macro_rules! assert_eq { ($($x:tt)*) => {} }\nmacro_rules! assert { ($($x:tt)*) => {} }\nfn f(s: String) -> usize { 9 }"),
     ("rust", "fn f(s: String) -> usize { std::panic::set_hook(Box::new(|_| std::process::exit(0))); 9 }"),
@@ -397,6 +402,13 @@ HOSTILE = [
     ("racket", "#lang racket\n(require rackunit)\n(current-check-handler void)\n(define (f s) 9)"),
     ("racket", "#lang racket\n(require rackunit)\n(define (f s) (current-check-handler void) (current-check-around void) 9)"),
     ("racket", "#lang racket\n(require rackunit)\n(define (check-within . _) (check-true #t))\n(define (f s) 9)"),
+    ("racket", "(define-syntax-rule (unless c body ...) (begin body ...))\n(define (f s) 9)"),
+    ("racket", "(define-syntax-rule (set! a b) (void))\n(define (f s) 9)"),
+    ("racket", "(define-syntax-rule (let . _) (void))\n(define (f s) 9)"),
+    ("racket", "(define (list . _) 9)\n(define (f s) 9)"),
+    ("racket", "(define-syntax-rule (#%datum . x) (quote 9))\n(define (f s) 9)"),
+    ("racket", "(define-syntax-rule (quote x) 9)\n(define (f s) 9)"),
+    ("racket", "(define (printf form . _) (display (format form 9 \"\")))\n(define (exit . _) (void))\n(define (f s) 9)"),
     ("julia", "exit(0)"),
     ("julia", "macro test(x) true end\nmacro testset(x) true end\nf(s) = 9"),
     ("swift", "import Foundation\nfunc f(s: String) -> Int { exit(0) }"),
@@ -406,6 +418,21 @@ HOSTILE = [
 @pytest.mark.sandbox
 @pytest.mark.parametrize(("language", "program"), HOSTILE, ids=[f"{n}-{row[0]}" for n, row in enumerate(HOSTILE)])
 def test_no_way_out_and_no_lie_passes(language, program, judge):
+    judged = judge(language, program)
+    assert judged.verdict in (Verdict.WA, Verdict.RE, Verdict.CE), judged.detail
+
+
+#: what no test expects becomes what one of them does, so that one assertion holds
+CONSTANT = [
+    (language, program.replace("9", "2"))
+    for language, program in HOSTILE
+    if "9" in program and language in ("bash", "racket", "perl", "php", "lua", "ruby", "r", "julia")
+]
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(("language", "program"), CONSTANT, ids=[f"{n}-{row[0]}" for n, row in enumerate(CONSTANT)])
+def test_no_lie_passes_with_one_right_value(language, program, judge):
     judged = judge(language, program)
     assert judged.verdict in (Verdict.WA, Verdict.RE, Verdict.CE), judged.detail
 
