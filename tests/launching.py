@@ -11,12 +11,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def start(arguments: list[str], world: int) -> list[subprocess.Popen[str]]:
-    """`python -m ARGUMENTS` as `world` ranks."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
+        return int(free.getsockname()[1])
+
+
+def start(arguments: list[str], world: int) -> list[subprocess.Popen[str]]:
+    """`python -m ARGUMENTS` as `world` ranks."""
+    port, processes = free_port(), []
     for rank in range(world):
         settings = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         settings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}

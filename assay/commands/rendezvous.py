@@ -51,16 +51,24 @@ def meet(timeout_s: float) -> tuple[str, str, list[tuple[str, Connection]]]:
 
     `timeout_s` bounds this and every collective operation of the group. Raises EnvironmentProblem.
     """
+    import torch
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
     from torch.distributed import broadcast_object_list
 
     check_launcher(os.environ)
+    if not torch.cuda.is_available():  # else Accelerate makes of each rank a process by itself, without a word
+        os.environ["ACCELERATE_USE_CPU"] = "true"
     try:
         state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
         whole = f"rank {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}"
         raise EnvironmentProblem(f"{whole}: the ranks did not find each other: {first_line(error)}") from None
+    if state.num_processes != int(os.environ["WORLD_SIZE"]):
+        raise EnvironmentProblem(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, and Accelerate made {state.num_processes} of it on "
+            f"{state.device}: the ranks would each train by themselves"
+        )
     if parse_flag_from_env("ACCELERATE_USE_FSDP") and state.device.type == "cpu":
         raise EnvironmentProblem("use_fsdp: on a CPU Accelerate replicates instead, without a word; leave it out there")
     own = f"rank {state.process_index} ({socket.gethostname()}, pid {os.getpid()})"

@@ -14,7 +14,7 @@ import pytest
 from assay.commands import ranks
 from assay.commands.rendezvous import check_launcher, without_launcher
 from assay.errors import ConfigError
-from tests.launching import ends, start
+from tests.launching import ROOT, ends, free_port, start
 
 GONE = r"rank 1 \(\S+, pid \d+\) is gone: killed, out of memory, or its machine went down"
 
@@ -34,6 +34,24 @@ def test_one_process_needs_no_ranks():
 def test_every_rank_does_the_job_and_rank_0_has_the_answer(capfd: pytest.CaptureFixture[str]):
     codes, said, _ = run("works")
     assert codes == [0, 0] and said == ["", ""]
+    assert capfd.readouterr().out == "3 here\n7 10 (31.0, 'mine')\n"
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_launchers_themselves_make_ranks_of_processes(launcher: str, capfd: pytest.CaptureFixture[str]):
+    """On a CPU Accelerate would take each for a process by itself, and all would train the whole run."""
+    commands = {
+        "torchrun": ["torch.distributed.run", "--nproc-per-node=2", "--standalone"],
+        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1",
+                       "--mixed_precision=no", "--dynamo_backend=no", f"--main_process_port={free_port()}"],
+    }  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *commands[launcher], "-m", "tests.commands.ranks", "works", "grpo"],
+        cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
     assert capfd.readouterr().out == "3 here\n7 10 (31.0, 'mine')\n"
 
 
