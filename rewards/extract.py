@@ -7,10 +7,10 @@ import re
 from rewards.languages import Language
 
 # An opening fence, its label, and everything up to a closing fence of at least its length; a block that the length
-# limit cut off runs to the end of the text. What follows backticks on their line holds no backtick (CommonMark 4.5):
-# "```pip install x```" is a line of text and opens nothing.
+# limit cut off runs to the end of the text. Backticks that are closed on their own line open nothing ("```pip install
+# x```" is text); a single one beside the label ("```python `main.py`") does no harm, though CommonMark has it so.
 _FENCE = re.compile(
-    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}(?=[^\n`]*\n)|~{3,})[ \t]*(?P<label>[^\s`]*)[^\n]*\n"
+    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}(?![^\n]*```)|~{3,})[ \t]*(?P<label>[^\s`]*)[^\n]*\n"
     r"(?P<body>.*?)(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)",
     re.MULTILINE | re.DOTALL,
 )

@@ -7,7 +7,7 @@ can use less running time", 1977: a wrong product survives a random vector with 
 
 In 16 bits a product has an error of its own of up to 3%, under which hundreds of small updates hide. There a module's
 values are looked at too, to the last bit: some columns of a linear layer, which are its products with unit vectors,
-other ones at every sync; of routed experts all values, whatever order they were packed in.
+other ones at every sync, and its bias; of routed experts all values, whatever order they were packed in.
 
 The tensors come in buckets and are gone when the last one is loaded. What is kept of each is what the answer needs:
 the product with the inputs its module will be run on, or a digest where the module's own copy can be read. So the
@@ -21,7 +21,7 @@ A tensor-parallel worker holds a slice of each tensor and is asked for that slic
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from zlib import crc32
 
 import torch
@@ -148,17 +148,23 @@ class Linear:
     def answers(self) -> Iterator[tuple[str, float]]:
         expected = torch.cat([self._kept[name] for name in self.wanted], dim=-1)
         biases = [self._kept[name] for name in self.heeded if name in self._kept]
-        if self._split:  # the product of this worker alone: the layer's own forward pass joins those of all workers
-            got = self._module.quant_method.apply(self._module, self._inputs, getattr(self._module, "bias", None))
-        else:
-            out = self._module(self._inputs)
-            got = out[0] if isinstance(out, tuple) else out
+        got = self._run(self._inputs)
         error = _relative(got, expected + torch.cat(biases) if biases else expected)
         if len(self._columns):
             units = F.one_hot(self._columns, self._inputs.shape[-1]).to(self._inputs.dtype)
             columns = self._module.quant_method.apply(self._module, units, None)
             error = max(error, _exact(columns, torch.cat([self._read[name] for name in self.wanted], dim=-1)))
+            if biases:
+                error = max(error, _exact(self._run(torch.zeros_like(units[:1]))[0], torch.cat(biases)))
         yield self._name, error
+
+    def _run(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self._split:  # the product of this worker alone: the layer's own forward pass joins those of all workers
+            got = self._module.quant_method.apply(self._module, inputs, getattr(self._module, "bias", None))
+        else:
+            out = self._module(inputs)
+            got = out[0] if isinstance(out, tuple) else out
+        return cast(torch.Tensor, got)
 
 
 class Table:

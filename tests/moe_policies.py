@@ -50,6 +50,9 @@ def make_policy(kind: str, folder: Path) -> Path:
         "deepseek_v2": lambda: DeepseekV2ForCausalLM(DeepseekV2Config(**shared, **LATENT, **greedy)),
         "deepseek_v2 in groups": lambda: DeepseekV2ForCausalLM(DeepseekV2Config(**shared, **LATENT, **GROUPED)),
         "qwen3_moe": lambda: Qwen3MoeForCausalLM(Qwen3MoeConfig(**shared, **grouped_heads)),
+        "qwen3_moe with biases": lambda: Qwen3MoeForCausalLM(
+            Qwen3MoeConfig(**shared, **grouped_heads, attention_bias=True)
+        ),
     }
     with torch.random.fork_rng():
         torch.manual_seed(3)

@@ -18,15 +18,14 @@ is not asked about a program that was stopped or left with a status other than 0
     domjudge   checker INPUT ANSWER FEEDBACK_DIR < OUTPUT; leaves with 42 (AC) or 43 (WA) (Kattis problem package
                format, "Output validators"); its judgemessage.txt is in the detail
 
-A checker that crashes, leaves with another status or uses too much of anything but wall time fails: because of what it
-was given to read, or whatever that is. So it is asked about `output` in the answer's place. Where it comes to a verdict
-on that, and fails on the answer's once more, the answer is WA: what nobody can read is not right, and an answer cannot
-choose to be masked.
+A checker that crashes or leaves with another status fails: because of what it was given to read, or whatever that is.
+So it is asked about `output` in the answer's place. Where that is AC, and it fails on the answer's once more, the
+answer is WA: what nobody can read is not right, and an answer cannot choose to be masked.
 
-Anything else says nothing about the answer: a checker that fails on `output` too, says that the judge is wrong
-(testlib's 3), is stopped by wall time, does not compile or gives points without a scale is an InfraFailure, tried again
-by the scorer and then masked. testlib's partial verdict _pc(n) is one of these: it leaves with n, so that no points at
-all would look like a pass.
+Anything else says nothing about the answer: a checker that does not accept `output`, says that the judge is wrong
+(testlib's 3), uses too much of anything (a right output may be larger than the judge's), does not compile or gives
+points without a scale is an InfraFailure, tried again by the scorer and then masked. testlib's partial verdict _pc(n)
+is one of these: it leaves with n, so that no points at all would look like a pass.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from assay.types import Task, Verdict
 from rewards.bench import with_own
 from rewards.building import CompileError, build, compile_in_box
 from rewards.languages import Language, find
-from rewards.sandbox.base import MIB, Job, KilledBy, Limits, RunResult
+from rewards.sandbox.base import MIB, Job, Limits, RunResult
 from rewards.verifiers.base import Bench, Judged, limits_of, record_of
 from rewards.verifiers.stdio import Test, judge_tests, language_of, last_words, tests_of
 
@@ -58,6 +57,7 @@ CHECKER_LANGUAGES = ("c", "cpp", "python")
 KEPT_CHECKERS = 8  #: built ones; the completions of a task are judged one after another
 _INPUT, _OUTPUT, _ANSWER, _MESSAGE = "input.txt", "output.txt", "answer.txt", "judgemessage.txt"
 _GUARDED = "checker.py"
+_OUT_OF_MEMORY = 71
 _JUDGE_IS_WRONG = 3  #: testlib.h: _fail
 _GUARD = f"""\
 import os, runpy, sys, traceback
@@ -66,10 +66,10 @@ try:
     runpy.run_path("{_GUARDED}", run_name="__main__")
 except SystemExit:
     raise
-except BaseException:
+except BaseException as error:
     traceback.print_exc()
     sys.stderr.flush()
-    os._exit(70)
+    os._exit({_OUT_OF_MEMORY} if isinstance(error, MemoryError) else 70)
 """
 _POINTS = re.compile(rb"\s*points\s+([0-9]{1,15}(?:\.[0-9]{1,20})?)(?!\S)")
 _REQUIRED, _OPTIONAL = ("language", "source", "protocol"), ("files", "full_points", "limits")
@@ -136,7 +136,8 @@ def _asked(bench: Bench, checker: Checker, test: Test, output: bytes) -> tuple[V
     try:
         return _said(bench, checker, test, output)
     except _Stuck as failure:
-        _said(bench, checker, test, test.output)
+        if _said(bench, checker, test, test.output)[0] is not Verdict.AC:
+            raise InfraFailure(f"{failure}; nor does it accept the judge's output") from None
         try:
             return _said(bench, checker, test, output)
         except _Stuck:
@@ -158,8 +159,9 @@ def _said(bench: Bench, checker: Checker, test: Test, output: bytes) -> tuple[Ve
         )
     )
     if run.killed_by is not None:
-        failure = InfraFailure if run.killed_by is KilledBy.WALL else _Stuck
-        raise failure(f"the checker used too much ({run.killed_by}){last_words(run)}")
+        raise InfraFailure(f"the checker used too much ({run.killed_by}){last_words(run)}")
+    if checker.language.name == "python" and run.exit_code == _OUT_OF_MEMORY:
+        raise InfraFailure(f"the checker used too much (memory){last_words(run)}")
     if run.signal is not None:  # SIGKILL is no crash: that was somebody else's, such as the kernel's when memory is out
         failure = InfraFailure if run.signal == signal.SIGKILL else _Stuck
         raise failure(f"the checker crashed (signal {run.signal}){last_words(run)}")

@@ -162,9 +162,7 @@ NUMBERS = "def numbers(text): return map(int, text.split())"
 
 @pytest.mark.sandbox
 @pytest.mark.parametrize("protocol", ["testlib", "domjudge"])
-@pytest.mark.parametrize(
-    "stuck", ["raise", "sys.exit(5)", "os.abort()", "kept = bytearray(10**10)", "while 1: pass", "os._exit(255)"]
-)
+@pytest.mark.parametrize("stuck", ["raise", "sys.exit(5)", "os.abort()", "os._exit(255)"])
 def test_an_answer_that_a_sound_checker_cannot_read_is_wrong(protocol, stuck, bench, nothing_left):
     words = {"testlib": ("open(sys.argv[2]).read()", 0, 1), "domjudge": ("sys.stdin.read()", 42, 43)}[protocol]
     source = PICKY.format(stuck=stuck, **dict(zip(("output", "right", "wrong"), words, strict=True)))
@@ -178,9 +176,26 @@ def test_an_answer_that_a_sound_checker_cannot_read_is_wrong(protocol, stuck, be
         CheckerVerifier().judge(failing, "print('hello')", bench)
 
 
+@pytest.mark.sandbox
+@pytest.mark.parametrize("stuck", ["kept = bytearray(10**10)", "while 1: pass", "while 1: print('x' * 10000)"])
+def test_an_output_that_is_too_much_for_its_checker_is_masked(stuck, bench, nothing_left):
+    """It may be right, and larger than the judge's."""
+    source = PICKY.format(stuck=stuck, output="open(sys.argv[2]).read()", right=0, wrong=1)
+    checker = python(source, "testlib", limits={"cpu_s": 0.2}, files={"numbers_of.py": NUMBERS})
+    assert judge(RIGHT, bench, checker).verdict is AC
+    with pytest.raises(InfraFailure, match="the checker used too much"):
+        judge("print('hello')", bench, checker)
+
+
+def test_a_checker_that_refuses_the_judges_output_condemns_no_answer():
+    bench, _ = bench_of(ended(b"1 3\n"), ended(exit_code=70), ended(exit_code=1))
+    with pytest.raises(InfraFailure, match="nor does it accept the judge's output"):
+        judge(RIGHT, bench, CHECKERS["testlib, python"])
+
+
 def test_what_is_no_fault_of_an_output_stays_a_failure():
     """The machine was slow, or without memory; the checker found the judge wrong; it failed once and not again."""
-    output, fine, failed = ended(b"1 3\n"), ended(exit_code=1), ended(exit_code=70)
+    output, fine, failed = ended(b"1 3\n"), ended(), ended(exit_code=70)
     late = replace(ended(), exit_code=None, signal=9, killed_by=KilledBy.WALL)
     for run in (late, replace(late, killed_by=None), ended(exit_code=3)):
         bench, fake = bench_of(output, run, fine)

@@ -70,6 +70,7 @@ def task(function_task) -> Task:
         ("   ```python\ndef f():\n  if a:\n    b\n   ```", "def f():\n  if a:\n    b\n"),  # at the margin
         ("   ```python\n\n   s = '''\nx\n \x0c y'''\n   ```", "\ns = '''\nx\n\x0c y'''\n"),
         ("```pip install x```\n```python\na\n```", "a\n"),  # one line of text opens no block
+        ("```python `main.py`\na\n```\nand so on", "a\n"),
         ("````x```\n```python\na\n```\n```pip x```", "a\n"),
         ("~~~python `x`\na\n~~~", "a\n"),
         ("```python:solution.py\na\n```\n```\n5\n```", "a\n"),

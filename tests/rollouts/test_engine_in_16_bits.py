@@ -17,6 +17,7 @@ from grpo.config import GRPOConfig
 from grpo.trainer import PolicyTrainer
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.weights import checkpoint_state, publish
+from tests.moe_policies import make_policy
 
 pytestmark = pytest.mark.vllm
 
@@ -106,3 +107,26 @@ def test_an_adapter_merged_by_the_engine_rounds_as_one_merged_by_the_trainer(
         *_, report = (engine.load_weights(bucket) for bucket in (*(published.base or ()), *published))
         found.append((report.modules_checked, engine.score([[0, 20, 30, 40, 50]])))
     assert found[0] == found[1]
+
+
+def test_a_bias_that_missed_an_update_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Beside a larger one in the same layer it is within what a product in 16 bits is right to."""
+    from rollouts.vllm import VLLMEngine
+
+    policy = make_policy("qwen3_moe with biases", tmp_path / "policy")
+    config = EngineConfig(max_num_seqs=4, dtype="bfloat16")
+    engine = VLLMEngine(str(policy), config, ProofConfig(), max_model_len=64, eos_token_id=1)
+    name = "model.layers.1.self_attn.v_proj.bias"
+    state = checkpoint_state(load_policy(policy))
+    state |= {name.replace("v_proj", "k_proj"): torch.full((32,), 30.0), name: torch.full((32,), 0.1)}
+    assert engine.load_weights(publish(state, 1)).max_relative_error < 3e-2
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            rollouts.loading,
+            "deliver",
+            lambda sent: iter({k: v * 1.01 if k == name else v for k, v in sent.items()}.items()),
+        )
+        with pytest.raises(WeightMismatch, match=r"layers.1.self_attn.qkv_proj \(relative error .*1 of \d+ modules"):
+            engine.load_weights(publish(state, 2))
+    engine.load_weights(publish(state, 3))
+    engine.close()
