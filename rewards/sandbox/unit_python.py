@@ -6,9 +6,11 @@ tests get a namespace of their own with the built-ins as they were; modules they
 answer ran; of the answer they see the names they mention.
 
 An operand whose == (or <, in, -, ...) is the answer's own may only meet another such: given the expected value, it
-could claim anything. Values of built-in types, of the standard library and of installed packages, their subclasses that
-leave these methods alone, and (but for `assert A == B`) classes that the tests name and write like one are free to
-meet.
+could claim anything. It differs from None, and a container that holds it from an empty one, whatever it says itself.
+Values of built-in types, of the standard library and of installed packages, their subclasses that leave these methods
+alone, and (but for `assert A == B`) classes that the tests name and write like one are free to meet. So `3 in bag` is
+refused, however honest, where the answer wrote the class of `bag` and the tests do not name it: the class alone knows
+what it holds.
 
 What remains: the classes just named; a value of the library's that asks one of the answer's which it holds (UserList,
 an abstract Set); built-in functions and methods that compare or add (`sum`, `max`, `list.index`, a look-up in a dict or
@@ -115,11 +117,14 @@ def assay_comparison(known):
 
 
 def assay_operators(own):
-    """The functions that stand in the tests for operators, by name, and what refuses a pair of operands."""
+    """The functions that stand in the tests for operators, by name, what refuses a pair of operands, and what knows
+    that a pair differs without asking a method of the answer's.
+    """
     import _operator
 
     plain = frozenset(map(id, (int, float, complex, str, bytes, bool, type(None), range)))
     hashed = frozenset(map(id, (set, frozenset, dict, str, bytes, range)))
+    bare = frozenset(map(id, (str, bytes, list, tuple, dict, set, frozenset)))
     equality = ("__eq__", "__ne__")
     order = (*equality, "__lt__", "__le__", "__gt__", "__ge__")
     complaint = "compared by a method of the answer's own"
@@ -128,11 +133,20 @@ def assay_operators(own):
         if own(left, methods, exempt, deep) != own(right, methods, exempt, deep):
             raise AssertionError(complaint)
 
-    def guarded(operator, methods, deep):
+    def differ(left, right):
+        """Whether one is the answer's own and the other None, or one holds such values and the other is empty."""
+        void = left is None or right is None
+        if not void and id(type(left)) in bare and id(type(right)) in bare:
+            void = not left or not right  # of these very types, so no method of the answer's is asked
+        return void and own(left, equality) != own(right, equality)
+
+    def guarded(operator, methods, deep, unlike=None):
         def apply(left, right, type=type, int=int):  # a test may compute much that has nothing to do with the answer
             if type(left) is int is type(right):
                 return operator(left, right)
             if id(type(left)) not in plain or id(type(right)) not in plain:
+                if unlike is not None and differ(left, right):
+                    return unlike
                 refuse(left, right, methods, True, deep)
             return operator(left, right)
 
@@ -158,8 +172,8 @@ def assay_operators(own):
         "not_in": lambda left, right: not within(left, right),
         "put": lambda value: kept.append(value) or value,
         "get": kept.pop,
-        "eq": guarded(_operator.eq, equality, True),
-        "ne": guarded(_operator.ne, equality, True),
+        "eq": guarded(_operator.eq, equality, True, False),
+        "ne": guarded(_operator.ne, equality, True, True),
     }
     for name in ("lt", "le", "gt", "ge"):
         found[name] = guarded(getattr(_operator, name), order, True)
@@ -167,7 +181,7 @@ def assay_operators(own):
         methods = (f"__{name}__", f"__r{name}__", f"__i{name}__")
         found[name] = guarded(getattr(_operator, name), methods, False)
         found[f"i{name}"] = guarded(getattr(_operator, f"i{name}"), methods, False)
-    return {f"assay_{name}": function for name, function in found.items()}, refuse
+    return {f"assay_{name}": function for name, function in found.items()}, refuse, differ
 
 
 def assay_unit(token, modules, known):
@@ -184,7 +198,7 @@ def assay_unit(token, modules, known):
         frame.f_locals["codes"][0] = None
     del frame
     restore, (own, trusted, named) = assay_restorer(modules), assay_comparison(known)
-    operators, refuse = assay_operators(own)
+    operators, refuse, differ = assay_operators(own)
     unittest = loaded.get("unittest") if "unittest" in modules else None
     passed = ran = 0
     ended = False
@@ -201,7 +215,10 @@ def assay_unit(token, modules, known):
 
         def guarded(name, check):
             def checked(case, first, second, *rest, **named):
-                refuse(first, second, *((methods[:2], False) if name == "assertEqual" else (methods,)))
+                if name == "assertNotEqual" and differ(first, second):
+                    return None
+                equality = name in ("assertEqual", "assertNotEqual")
+                refuse(first, second, methods[:2] if equality else methods, name != "assertEqual")
                 return check(case, first, second, *rest, **named)
 
             return checked

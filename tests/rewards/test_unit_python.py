@@ -166,6 +166,68 @@ def test_honest_values_pass(program, tests, judge):
     assert judged.verdict is Verdict.AC, judged
 
 
+NODE = """from dataclasses import dataclass
+@dataclass
+class Node:
+    v: int
+    def __lt__(self, other): return self.v < other.v
+class Bare:
+    def __lt__(self, other): return True
+def f(x): return Node(x)
+def g(x): return [Node(i) for i in range(x)]
+def h(x): return Bare()
+"""
+UNLIKE = [
+    "assert f(1) != None",
+    "assert None != f(1)",
+    "assert not f(1) == None",
+    "assert not None == f(1)",
+    "assert None != f(1) != None",
+    "assert g(2) != None and g(2) != [] and [] != g(2)",
+    "assert not g(2) == []",
+    "assert g(2) != () and g(2) != {} and g(2) != '' and set() != g(2)",
+    "assert tuple(g(2)) != () and {1: f(1)} != {} and not {} == {1: f(1)}",
+    "assert g(0) == [] and not g(0) != []",
+    f"{CASES}self.assertNotEqual(f(1), None)",
+    f"{CASES}self.assertNotEqual(None, g(1))",
+    f"{CASES}self.assertNotEqual(g(1), [])",
+    f"{CASES}self.assertNotEqual(h(1), None)",
+]
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("text", UNLIKE)
+def test_a_value_of_the_answers_own_differs_from_none_and_from_nothing(text, judge):
+    judged = judge(NODE, text)
+    assert judged.verdict is Verdict.AC, judged
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    "text",
+    [
+        "assert f(3) == None",
+        "assert not f(3) != None",
+        "assert all(f(i) == None for i in range(3))",
+        "assert [f(3)] == []",
+        "assert not [f(3)] != []",
+        "assert f(3) != None and f(3) == 9",
+        "assert f(3) == []",
+        "assert not [f(3)] != [9]",
+        "assert [f(3)] != [8]",
+        "assert f(3) != 0",
+        "assert f(3) != ''",
+        "assert 9 in h()",
+        f"{CASES}self.assertEqual(f(3), None)",
+        f"{CASES}self.assertEqual([f(3)], [])",
+        f"{CASES}self.assertNotEqual([f(3)], [8])",
+        f"{CASES}self.assertNotEqual(f(3), '')",
+    ],
+)
+def test_nothing_else_is_known_of_a_value_that_equals_everything(text, judge):
+    assert judge(f"{SAME}def f(x): return Same()\nh = Same", text).verdict is Verdict.WA
+
+
 def test_values_of_libraries_are_not_the_answers_own():
     numpy = pytest.importorskip("numpy")
     box = runpy.run_path(str(Path(prepare.__code__.co_filename).parents[1] / "sandbox" / "unit_python.py"))
