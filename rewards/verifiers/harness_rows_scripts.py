@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rewards.verifiers.harness_row import ASSERT, THROW, Harness
 
 JAVASCRIPT = Harness(
@@ -201,12 +203,28 @@ unit_leave_@ID@(0, false)
     processes=1,
 )
 
-BASH = Harness(
+
+def _bash_texts() -> str:
+    """Comments, strings and here-documents of Bash: what is quoted may hold substitutions, which hold strings again."""
+    string = r'"(?:\\[\s\S]|[^"\\])*+"'
+    inner = r"[^()]*+"
+    for _ in range(3):
+        inner = rf"(?:\\[\s\S]|'[^'\n]*'|{string}|\({inner}\)|[^()'\"\\])*+"
+        string = rf'"(?:\\[\s\S]|\$\({inner}\)|`(?:\\[\s\S]|[^`\\])*+`|[^"\\])*+"'
+    # one whose first line goes on to leave (`cat <<EOF || exit 1`) is looked into
+    document = r"(?<!<)<<-?[ \t]*(?P<q>['\"]?)(?P<end>[A-Za-z_]\w*)(?P=q)(?!(?:.*\W)?exit\b).*\n(?:.*\n)*?\t*(?P=end)$"
+    return rf"\\[\s\S]|(?:^|(?<=\s))#[^\n]*|\$'(?:\\[\s\S]|[^'\\])*+'|'[^']*'|{string}|{document}"
+
+
+_BASH = Harness(
     can_fail=r"\[\[|\[ |\btest\b|\bexit\b|\breturn\b",
     separate=True,
     # keywords and assignments, which no function of the answer can stand in for, whatever `exit` has become
     tests=(
-        (r"((?:^|[;&|{]|\b(?:then|else|do)\b)[ \t]*)(exit[ \t]+[1-9]\d*)\b", r"\1{ unit_failed_@ID@=1; \2; }"),
+        (
+            r"((?:^|[;&|{]|\b(?:then|else|do)\b|(?:^|;;|\bin\b)[ \t]*\(?[^\s()$'\"]+\))[ \t]*)(exit[ \t]+[1-9]\d*)\b",
+            r"\1{ unit_failed_@ID@=1; \2; }",
+        ),
         (
             r"^([ \t]*)(\[\[.*\]\])[ \t]*$",
             r"\1if \2; then unit_pass_@ID@+=.; else echo 'assertion failed' >&2; unit_failed_@ID@=1; exit 1; fi",
@@ -225,8 +243,18 @@ unit_failed_@ID@=${unit_never_@ID@:?assertion failed}
 \\exit 0
 }
 """,
+    texts=_bash_texts(),
     sites=r"unit_pass_@ID@\+=",
     comments=r"(?:^|(?<=\s))#[^\n]*",
+)
+
+BASH = replace(
+    _BASH,
+    # the one command is read before its `shopt` runs, and would be no syntax; the answer is read without it, as ever
+    instead=(
+        r"(?m)^[ \t]*shopt[ \t]+-s\b[^\n;]*\bextglob\b",
+        replace(_BASH, before=_BASH.before.replace("{ ", "shopt -s extglob\n{ shopt -u extglob\n", 1)),
+    ),
 )
 
 R = Harness(
@@ -256,12 +284,11 @@ RACKET = Harness(
     program=((r"\A(?!\s*(?:;.*\s*)*#lang)", "#lang racket\n"),),
     # a check that fails is only written to standard error; here it is remembered, and one that holds is counted;
     # with a prefix, it is not one that the answer defines
-    tests=(
-        (r"\(check-", "(unit_@ID@:check-"),
-        (r"(?<!['`(])\((define|let\*?|lambda|list)(?=\s)", r"(base_@ID@:\1"),
-    ),
+    tests=((r"\(check-", "(unit_@ID@:check-"), (r"\Z", "\n)")),
+    texts=r"#\\[\s\S]|;[^\n]*|#\|[\s\S]*?\|#|\"(?:\\[\s\S]|[^\"\\])*\"",
     # a definition of the answer hides what its language gives, for the whole module: here and in the tests stand names
-    # of ours, and what has no name in a text is defined once more, which an answer that defines it contradicts
+    # of ours, and what has no name in a text is defined once more, which an answer that defines it contradicts; words
+    # of the tests get the meaning they have in a module of ours, and stay the words they are where they are quoted
     between="""
 (require (prefix-in unit_@ID@: rackunit) (prefix-in base_@ID@: racket/base)
          (for-syntax (prefix-in base_@ID@: racket/base)))
@@ -282,6 +309,20 @@ RACKET = Harness(
            (base_@ID@:eprintf "assertion failed: ~a\\n" failure))])
      (check)
      (base_@ID@:set! unit_passed_@ID@ (base_@ID@:add1 unit_passed_@ID@)))))
+(base_@ID@:module unit_own_@ID@ racket/base
+  (require (for-syntax racket/base))
+  (provide unit_tests_@ID@)
+  (define-syntax (unit_tests_@ID@ tests)
+    (define (own it)
+      (cond
+        [(pair? it) (cons (own (car it)) (own (cdr it)))]
+        [(not (syntax? it)) it]
+        [(memq (syntax-e it) '(define let let* lambda list)) (datum->syntax #'here (syntax-e it) it it)]
+        [(pair? (syntax-e it)) (datum->syntax it (own (syntax-e it)) it it)]
+        [else it]))
+    (datum->syntax #'here (cons #'begin (own (cdr (syntax-e tests)))))))
+(base_@ID@:require (submod "." unit_own_@ID@))
+(unit_tests_@ID@
 """,
     after="""
 (base_@ID@:when unit_failed_@ID@ (base_@ID@:exit 1))

@@ -104,6 +104,32 @@ RACKET = """(require rackunit)
     (check-equal? (map candidate (list "" "a")) '(0 1))
     (check-within (list (candidate "abc")) (list 3) 0.001)))
 (test-f)"""
+BASH_SAID = """# it's "so
+[[ $(f) == 'die; exit 1' ]]
+if [[ "$(f "a" 'b;')" != "die; exit 1" ]]; then echo 'no; exit 2'; exit 3; fi
+[ "$(f)" = "$(cat <<EOF
+die; exit 1
+EOF
+)" ] || exit 4
+cat <<EOF > said
+die; exit 1
+don't
+EOF
+[ "$(head -n 1 said)" = "$(f it\\'s)" ] || exit 5
+"""
+BASH_GLOBS = """shopt -s extglob
+case $(f) in
+  +([0-9])) ;;
+  *) exit 1 ;;
+esac
+"""
+RACKET_QUOTED = """(require rackunit)
+(check-equal? (f 1) '(a (list 1)))
+(check-equal? (f 1) `(a (list ,(car (list 1)))))
+(check-equal? (f '(begin (define x 1) x)) (quote (a (list (begin (define x 1) x)))))
+(check-equal? (f '(+ 1 (let ([x 2]) x))) (list 'a (list 'list '(+ 1 (let ([x 2]) x)))))
+(check-equal? (f "(check-x \\"(list 1)") '(a (list "(check-x \\"(list 1)"))) ; it's "so
+(check-equal? (let* ([list f]) (list #\\")) '(a (list #\\"))) ; here"""
 LOUD = 'exit() { :; }\nprintf() { builtin printf "$1" "$2" 999 "$4"; }'
 
 
@@ -119,6 +145,21 @@ LOUD = 'exit() { :; }\nprintf() { builtin printf "$1" "$2" 999 "$4"; }'
         ("bash", f"f() {{ echo ${{#1}}; }}\n{LOUD}", BASH_LINES, True),
         ("bash", "set -o posix\nIFS=,\ntrap 'rm -f x' EXIT\nf() {\n  local n=0\n  ((n++))\n  echo ${#1}\n}", BASH_LINES, True),
         ("bash", "print() { printf '%s' \"$1\"; }\nread_it() { read -r it <<< \"$1\"; print ${#it}; }\nf() { read_it \"$1\"; }", BASH_LINES, True),
+        ("bash", "f() { echo 'die; exit 1'; }", BASH_SAID, True),
+        ("bash", "f() { echo 'die; exit 2'; }", BASH_SAID, False),
+        ("bash", f"f() {{ [[ $# == 2 ]] && echo || echo 'die; exit 1'; }}\n{LOUD}", BASH_SAID, False),
+        ("bash", f"f() {{ [[ $# == 0 ]] && echo || echo 'die; exit 1'; }}\n{LOUD}", BASH_SAID, False),
+        ("bash", f"f() {{ [[ $# == 1 ]] && echo || echo 'die; exit 1'; }}\n{LOUD}", BASH_SAID, False),
+        ("bash", "f() { if ! (false); then echo 12; fi; }", BASH_GLOBS, True),
+        ("bash", "f() { if !(false); then echo 12; fi; }", BASH_GLOBS, True),
+        ("bash", f"f() {{ echo 1a; }}\n{LOUD}", BASH_GLOBS, False),
+        ("bash", f"f() {{ echo 1a; }}\nshopt() {{ :; }}\nshopt -u extglob\n{LOUD}", BASH_GLOBS, False),
+        ("racket", "(define (f s) (list 'a (list 'list s)))", RACKET_QUOTED, True),
+        ("racket", "(define (f s) (list 'a (list 'list 1)))", RACKET_QUOTED, False),
+        ("racket", "(define (list . _) 9)\n(define (f s) 9)", "(check-equal? (f 1) `(a ,(list 1)))(check-equal? (f 1) (list 1))", False),
+        ("racket", "(define (list . _) 9)\n(define (f s) '(a 9))", "(check-equal? (f 1) `(a ,(list 1)))", False),
+        ("racket", "(define-syntax-rule (let . _) (void))\n(define (f s) 9)", "(define (t) (let () (check-equal? (f 1) 1)))(t)", False),
+        ("racket", "(define-syntax-rule (unit . x) (void))\n(define (f s) 9)\n#;", "(check-equal? (f 1) 1)", False),
         ("racket", "(define (f s) (string-length s))", RACKET, True),
         ("racket", "#lang racket/base\n(define (f s) (apply + (map (lambda (c) 1) (string->list s))))", RACKET, True),
         ("racket", "(define (range a) a)\n(define (hash x) x)\n(define (f s) (range (hash (string-length s))))", RACKET, True),
