@@ -459,7 +459,7 @@ def _knock(address: str | None) -> None:
 
 
 def _token_here() -> str:
-    """What is wrong with how this process would show its token, and what to do. Ray sends none to an address by itself."""
+    """What is wrong with how this process shows its token, and what to do. By itself Ray sends none to an address."""
     if os.environ.get("RAY_AUTH_MODE") != "token":
         return "RAY_AUTH_MODE=token is not set here; set it, for every `ray start` too"
     return (
