@@ -10,6 +10,7 @@ from typing import Any
 
 from assay.shadow import check_shadowing
 from grpo import versions
+from grpo.daemons import outlive_sigterm
 from rewards.config import RewardsConfig
 from rollouts.config import RolloutConfig
 
@@ -18,6 +19,10 @@ class Holder:
     """An actor's common part: the object it holds, called by name, and what it runs."""
 
     held: Any
+
+    def __init__(self) -> None:
+        check_shadowing()
+        outlive_sigterm()
 
     def call(self, method: str, *args: Any) -> Any:
         return getattr(self.held, method)(*args)
@@ -35,7 +40,7 @@ class EngineActor(Holder):
     """Holds one engine."""
 
     def __init__(self, model: str, config: RolloutConfig, max_model_len: int, eos_token_id: int) -> None:
-        check_shadowing()
+        super().__init__()
         self.held = ENGINES[config.engine.kind](model, config, max_model_len, eos_token_id)
 
 
@@ -43,7 +48,7 @@ class RewardActor(Holder):
     """Holds one scorer and with it one sandbox."""
 
     def __init__(self, config: RewardsConfig) -> None:
-        check_shadowing()
+        super().__init__()
         from rewards.scorer import Scorer
 
         self.held = Scorer(config)
@@ -54,7 +59,7 @@ class RewardModelActor(Holder):
     Ray hides none of them."""
 
     def __init__(self, folder: str, device: str) -> None:
-        check_shadowing()
+        super().__init__()
         from rewards.model.score import RewardModelScorer
 
         self.held = RewardModelScorer(folder, device=device)

@@ -36,6 +36,7 @@ from assay.types import RolloutGroup, Task
 from grpo import versions
 from grpo.actors import EngineActor, RewardActor, RewardModelActor
 from grpo.config import ClusterConfig
+from grpo.daemons import Watch, spared
 from grpo.footprint import gib
 from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, written
 from grpo.surroundings import engine_env, first_line, last_line, python_path
@@ -233,6 +234,13 @@ class Cluster:
             "include_dashboard": False,
         }
         before = signal.getsignal(signal.SIGTERM)
+        with spared():
+            self._join(local, before)
+        self._watch = Watch(ray._private.worker._global_node if self._own else None)
+        return self
+
+    def _join(self, local: Mapping[str, Any], before: Any) -> None:
+        """Raises EnvironmentProblem. `before`: the handler of SIGTERM to put back."""
         try:
             _knock(self.config.address)
             ray.init(
@@ -249,7 +257,6 @@ class Cluster:
             # Ray's own handler leaves by SystemExit in the midst of whatever runs: nothing could say how to go on.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)
-        return self
 
     def __exit__(self, *exc: object) -> None:
         for proxy in self._proxies:
@@ -258,7 +265,8 @@ class Cluster:
             remove_placement_group(group)
         self._proxies.clear()
         self._groups.clear()
-        ray.shutdown()
+        with self._watch.closing():
+            ray.shutdown()
         self._empty.cleanup()
 
     def rollouts(self, model: str | Path, config: RolloutConfig, tokenizer: Any, *, max_model_len: int) -> RolloutPool:

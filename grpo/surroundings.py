@@ -6,14 +6,15 @@ import os
 import sys
 from pathlib import Path
 
+from grpo.daemons import ACTOR
 from rollouts.config import RolloutConfig
 
 
 def python_path() -> dict[str, str]:
-    """Our packages as the driver found them, so that an actor can find no other."""
+    """Our packages as the driver found them, so that an actor can find no other; and that it is one."""
     root = str(Path(__file__).resolve().parent.parent)
     inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != root]
-    return {"PYTHONPATH": os.pathsep.join([root, *inherited])}
+    return {"PYTHONPATH": os.pathsep.join([root, *inherited]), ACTOR: "1"}
 
 
 def engine_env(config: RolloutConfig) -> dict[str, str]:
