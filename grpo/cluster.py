@@ -38,7 +38,7 @@ from grpo.actors import EngineActor, RewardActor, RewardModelActor
 from grpo.config import ClusterConfig
 from grpo.footprint import gib
 from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, written
-from grpo.surroundings import engine_env, first_line, last_line, python_path
+from grpo.surroundings import engine_env, first_line, home_remedy, last_line, python_path, token_here
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
@@ -121,8 +121,9 @@ class Proxy:
             return self._cluster.full(f"{self._name}: no room for {what}", cause)
         if isinstance(error, RayTaskError):
             return None
-        # also: its node, its memory or its answer was lost
-        return InfraFailure(f"{self._name} died during {what}: {first_line(error)}")
+        gone = self._cluster.gone(self._pinned)
+        why = f"its node {gone} is gone" if gone else first_line(error)  # also: its memory or its answer was lost
+        return InfraFailure(f"{self._name} died during {what}: {why}")
 
     def _revive(self) -> None:
         """Wait, where Ray starts the actor anew, until it is there again: whoever tries next shall not find it dead."""
@@ -243,7 +244,9 @@ class Cluster:
                 **(local if self._own else {}),
             )
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
-            to = "" if self._own else f"; cluster.address={self.config.address}: is a cluster of our version there?"
+            to = home_remedy(error)
+            if not self._own:
+                to = f"; cluster.address={self.config.address}: is a cluster of our version there?"
             raise EnvironmentProblem(f"Ray did not start: {first_line(error)}{to}") from None
         finally:
             # Ray's own handler leaves by SystemExit in the midst of whatever runs: nothing could say how to go on.
@@ -452,20 +455,10 @@ def _knock(address: str | None) -> None:
             channel.unary_unary(ALIVE)(b"", timeout=KNOCK_S)
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:  # Ray itself would try again for twenty seconds
-                raise ConnectionError(f"the cluster at {address} wants a token, and {_token_here()}") from None
+                raise ConnectionError(f"the cluster at {address} wants a token, and {token_here()}") from None
             if error.code() in STRANGERS:  # else it is a Ray, which says itself what it does not like
                 what = STRANGERS[error.code()] or " ".join(error.details().split()).rpartition("last error: ")[2]
                 raise ConnectionError(f"what listens at {address} is no Ray cluster: {what[:200]}") from None
-
-
-def _token_here() -> str:
-    """What is wrong with how this process would show its token, and what to do. Ray sends none to an address by itself."""
-    if os.environ.get("RAY_AUTH_MODE") != "token":
-        return "RAY_AUTH_MODE=token is not set here; set it, for every `ray start` too"
-    return (
-        "the one here is another (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); copy the head's, which "
-        "`ray get-auth-token` prints there"
-    )
 
 
 def _devices() -> list[str]:

@@ -42,3 +42,23 @@ def last_line(error: BaseException) -> str:
 
 def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def token_here() -> str:
+    """What is wrong with how this process would show its token, and what to do: Ray by itself sends no address any."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return "RAY_AUTH_MODE=token is not set here; set it, for every `ray start` too"
+    return (
+        "the one here is another (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); copy the head's, which "
+        "`ray get-auth-token` prints there"
+    )
+
+
+def home_remedy(error: Exception) -> str:
+    """What to do where Ray's token for a cluster of our own could not be written; empty where that is not the cause."""
+    if not isinstance(error, OSError) or not error.filename:
+        return ""
+    token = Path.home() / ".ray" / "auth_token"
+    if Path(error.filename) not in (token, *token.parents):
+        return ""
+    return "; Ray keeps a token in ~/.ray: set HOME to a folder that can be written, or RAY_AUTH_MODE=disabled"
