@@ -27,7 +27,14 @@ os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # read at import: a late thread mus
 import grpc
 import ray
 from ray._private.grpc_utils import init_grpc_channel
-from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, RayError, RayTaskError
+from ray.exceptions import (
+    AuthenticationError,
+    GetTimeoutError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    RayError,
+    RayTaskError,
+)
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -243,6 +250,8 @@ class Cluster:
                 runtime_env={"working_dir": self._empty.name, "env_vars": python_path()},
                 **(local if self._own else {}),
             )
+        except EnvironmentProblem:
+            raise
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
             to = home_remedy(error)
             if not self._own:
@@ -445,7 +454,12 @@ def say(line: str) -> None:
 
 
 def _knock(address: str | None) -> None:
-    """Raises OSError where nobody, or somebody else, listens at HOST:PORT: Ray would try for minutes, or for ever."""
+    """Raises OSError where nobody, or somebody else, listens at HOST:PORT: Ray would try for minutes, or for ever.
+
+    Raises EnvironmentProblem where the cluster there does not take our token.
+    """
+    if address == "auto":
+        address = ray._private.services.get_ray_address_from_environment(address, None)
     host, _, port = (address or "").rpartition(":")
     if not (host and port.isdigit() and "/" not in host):
         return
@@ -453,9 +467,11 @@ def _knock(address: str | None) -> None:
     with init_grpc_channel(f"{host}:{port}") as channel:
         try:
             channel.unary_unary(ALIVE)(b"", timeout=KNOCK_S)
+        except AuthenticationError:
+            raise EnvironmentProblem(token_here(f"{host}:{port}", found=False)) from None
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:  # Ray itself would try again for twenty seconds
-                raise ConnectionError(f"the cluster at {address} wants a token, and {token_here()}") from None
+                raise EnvironmentProblem(token_here(f"{host}:{port}", found=True)) from None
             if error.code() in STRANGERS:  # else it is a Ray, which says itself what it does not like
                 what = STRANGERS[error.code()] or " ".join(error.details().split()).rpartition("last error: ")[2]
                 raise ConnectionError(f"what listens at {address} is no Ray cluster: {what[:200]}") from None

@@ -44,14 +44,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def token_here() -> str:
-    """What is wrong with how this process would show its token, and what to do: Ray by itself sends no address any."""
+def token_here(address: str, *, found: bool) -> str:
+    """What is wrong with how this process would show its token, and what to do: Ray by itself sends no address any.
+
+    `found`: whether Ray found one here, where RAY_AUTH_MODE asks for it.
+    """
+    wants = f"the cluster at {address} wants a token, and "
     if os.environ.get("RAY_AUTH_MODE") != "token":
-        return "RAY_AUTH_MODE=token is not set here; set it, for every `ray start` too"
-    return (
-        "the one here is another (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); copy the head's, which "
-        "`ray get-auth-token` prints there"
-    )
+        return wants + "RAY_AUTH_MODE=token is not set here; set it, for every `ray start` too"
+    if found:
+        which = wants + "the one here is another (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)"
+    else:
+        which = "RAY_AUTH_MODE=token is set, and no token is here"
+    return f"{which}; copy the head's, which `ray get-auth-token` prints there, to ~/.ray/auth_token"
 
 
 def home_remedy(error: Exception) -> str:

@@ -18,7 +18,7 @@ head=${nodes[0]}
 
 # Other users reach these ports: a token, in the environment of every srun. The rest as in two_machines.sh.
 export RAY_AUTH_MODE=token
-RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(ray get-auth-token --generate)}
+RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(umask 077 && ray get-auth-token --generate)}
 export RAY_AUTH_TOKEN
 export RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=4000 RAY_health_check_failure_threshold=3
 

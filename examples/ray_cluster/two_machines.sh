@@ -20,7 +20,7 @@ case "${1:-}" in
     head)
         shift
         [ -n "${RAY_AUTH_TOKEN:-}" ] || [ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] ||
-            ray get-auth-token --generate >/dev/null
+            (umask 077 && ray get-auth-token --generate >/dev/null)
         ray start --head --port="$port" --num-cpus="$(nproc)" --disable-usage-stats "$@"
         echo "for the others: ~/.ray/auth_token of this machine, copied to the same place there (chmod 600)"
         ;;

@@ -95,6 +95,16 @@ def driven(machines: Machines, *command: str) -> tuple[list[tuple[float, str]], 
     return said, (out.splitlines() or [""])[-1]
 
 
+def table(said: list[tuple[float, str]], seen: list[dict[str, Any]]) -> str:
+    """Of each pull: when Ray gave the machine up, and when the step it fell into was done."""
+    lines = [f"\n{'phase':8} {'lost after':>10} {'step done':>10}"]
+    for one in seen:
+        out = next(at for at, line in said if line.startswith(f"chaos: cable of {one['host']} out"))
+        done = next((at for at, line in said if at > out and line.startswith("step ")), out)
+        lines.append(f"{one['phase']:8} {one.get('lost_s', 0.0):8.1f} s {done - out:8.1f} s")
+    return "\n".join(lines)
+
+
 def traces(base: Path, name: str) -> dict[str, Any]:
     return rig.traces(base.parent / name)
 
@@ -109,7 +119,8 @@ def test_a_run_on_machines_equals_one_on_this_machine(machines: Machines, base: 
     (tasks / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     others = {"tasks": {"train": {"path": str(tasks / "tasks.jsonl")}, "check": "none"}}
     hosts = {}
-    for name, address in (("there", machines.head), ("here", None)):
+    named = f"localhost:{machines.port}"  # the machines know the head, and this driver, by the bridge's address
+    for name, address in (("there", named), ("here", None)):
         (tasks / "hosts").write_text("")
         config = settings(base, name, address, "slow", **others)
         driven(machines, "-m", "assay.cli", "grpo", str(config), "grpo.steps=2")
@@ -128,14 +139,14 @@ def test_pulled_cables_are_noticed_and_leave_no_trace(machines: Machines, base: 
     cables = json.dumps({machine.name: machine.cable for machine in machines.machines})
     pulls: list[dict[str, Any]] = [
         {"victim": "reward", "phase": "reward", "turn": 2},
-        {"victim": "engine", "phase": "sync", "turn": 6},
+        {"victim": "engine", "phase": "sync", "turn": 7},
         {"victim": "engine", "phase": "rollout", "turn": 6, "back_s": 3},
     ]
     driven(machines, "-c", PULLED, str(settings(base, "quiet", None)), "[]", "{}")
     said, last = driven(machines, "-c", PULLED, str(settings(base, "noisy", machines.head)), json.dumps(pulls), cables)
     text = "".join(line for _, line in said)
-    print(text)
-    *lost, short = seen = json.loads(last)
+    print(table(said, seen := json.loads(last)))
+    *lost, short = seen
     assert [one["phase"] for one in seen] == ["reward", "sync", "rollout"]
     assert "lost_s" not in short and len({one["host"] for one in seen}) == 3
     for one in lost:
@@ -165,10 +176,10 @@ def token(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytes
     reset_auth_token_state()
 
 
-def refused(machines: Machines) -> str:
+def refused(address: str) -> str:
     reset_auth_token_state()
     with pytest.raises(EnvironmentProblem) as caught:
-        Cluster(ClusterConfig(address=machines.head)).__enter__()
+        Cluster(ClusterConfig(address=address)).__enter__()
     said = str(caught.value)
     assert "\n" not in said
     return said
@@ -177,17 +188,23 @@ def refused(machines: Machines) -> str:
 def test_a_wrong_token_none_and_no_mode_are_told_apart_by_the_head(
     machines: Machines, token: pytest.MonkeyPatch, tmp_path: Path
 ):
-    wants = f"Ray did not start: the cluster at {machines.head} wants a token, and "
+    wants = f"the cluster at {machines.head} wants a token, and "
     token.setenv("HOME", str(machines.own / "home"))  # it is there, and Ray would not send it
-    assert refused(machines).startswith(wants + "RAY_AUTH_MODE=token is not set here; set it, for every `ray start`")
+    assert refused(machines.head).startswith(
+        wants + "RAY_AUTH_MODE=token is not set here; set it, for every `ray start`"
+    )
+    token.setenv("RAY_ADDRESS", machines.head)
+    assert refused("auto").startswith(wants)
     token.setenv("RAY_AUTH_MODE", "token")
     reset_auth_token_state()
     _knock(machines.head)
     token.setenv("RAY_AUTH_TOKEN", "a" * 64)
-    assert refused(machines).startswith(wants + "the one here is another (RAY_AUTH_TOKEN, ")
+    assert refused(machines.head).startswith(wants + "the one here is another (RAY_AUTH_TOKEN, ")
     token.delenv("RAY_AUTH_TOKEN")
     token.setenv("HOME", str(tmp_path))
-    print(refused(machines))
+    assert refused(machines.head).startswith(
+        "RAY_AUTH_MODE=token is set, and no token is here; copy the head's, which "
+    )
 
 
 def test_a_machine_without_the_token_is_told_what_to_copy(machines: Machines):
