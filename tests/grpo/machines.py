@@ -47,7 +47,7 @@ def lacking() -> str:
 
 
 class Machine:
-    """`run` starts programs there; `out` and `plug` are its cable."""
+    """`run` starts programs there; `cable` is the link that ends at the bridge."""
 
     def __init__(self, name: str, space: str, cable: str, address: str, own: Path) -> None:
         self.name, self.space, self.cable, self.address = name, space, cable, address
@@ -67,12 +67,6 @@ class Machine:
             raise RuntimeError(f"{self.name}: {command[0]} ended with {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def out(self) -> None:
-        _run(["ip", "link", "set", self.cable, "down"])
-
-    def plug(self) -> None:
-        _run(["ip", "link", "set", self.cable, "up"])
-
     def processes(self) -> list[psutil.Process]:
         """Those of Ray and ours there, without the first one's own."""
         try:
@@ -89,7 +83,7 @@ class Machine:
 
 
 class Machines:
-    """`count` machines on a bridge; `names` are those of their hosts. Use it as a context manager."""
+    """`count` machines on a bridge. Use it as a context manager."""
 
     def __init__(self, count: int, slow: Mapping[int, float] | None = None) -> None:
         """`slow`: seconds that every frame takes to and from machine 1, 2, ..."""
