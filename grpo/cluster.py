@@ -27,7 +27,14 @@ os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # read at import: a late thread mus
 import grpc
 import ray
 from ray._private.grpc_utils import init_grpc_channel
-from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, RayError, RayTaskError
+from ray.exceptions import (
+    AuthenticationError,
+    GetTimeoutError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    RayError,
+    RayTaskError,
+)
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -39,7 +46,7 @@ from grpo.config import ClusterConfig
 from grpo.daemons import Watch, spared
 from grpo.footprint import gib
 from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, written
-from grpo.surroundings import engine_env, first_line, last_line, python_path
+from grpo.surroundings import engine_env, first_line, home_remedy, last_line, python_path, token_here
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
@@ -122,8 +129,9 @@ class Proxy:
             return self._cluster.full(f"{self._name}: no room for {what}", cause)
         if isinstance(error, RayTaskError):
             return None
-        # also: its node, its memory or its answer was lost
-        return InfraFailure(f"{self._name} died during {what}: {first_line(error)}")
+        gone = self._cluster.gone(self._pinned)
+        why = f"its node {gone} is gone" if gone else first_line(error)  # also: its memory or its answer was lost
+        return InfraFailure(f"{self._name} died during {what}: {why}")
 
     def _revive(self) -> None:
         """Wait, where Ray starts the actor anew, until it is there again: whoever tries next shall not find it dead."""
@@ -250,8 +258,12 @@ class Cluster:
                 runtime_env={"working_dir": self._empty.name, "env_vars": python_path()},
                 **(local if self._own else {}),
             )
+        except EnvironmentProblem:
+            raise
         except (ConnectionError, RayError, OSError, ValueError, RuntimeError) as error:
-            to = "" if self._own else f"; cluster.address={self.config.address}: is a cluster of our version there?"
+            to = home_remedy(error)
+            if not self._own:
+                to = f"; cluster.address={self.config.address}: is a cluster of our version there?"
             raise EnvironmentProblem(f"Ray did not start: {first_line(error)}{to}") from None
         finally:
             # Ray's own handler leaves by SystemExit in the midst of whatever runs: nothing could say how to go on.
@@ -450,7 +462,12 @@ def say(line: str) -> None:
 
 
 def _knock(address: str | None) -> None:
-    """Raises OSError where nobody, or somebody else, listens at HOST:PORT: Ray would try for minutes, or for ever."""
+    """Raises OSError where nobody, or somebody else, listens at HOST:PORT: Ray would try for minutes, or for ever.
+
+    Raises EnvironmentProblem where the cluster there does not take our token.
+    """
+    if address == "auto":
+        address = ray._private.services.get_ray_address_from_environment(address, None)
     host, _, port = (address or "").rpartition(":")
     if not (host and port.isdigit() and "/" not in host):
         return
@@ -458,22 +475,14 @@ def _knock(address: str | None) -> None:
     with init_grpc_channel(f"{host}:{port}") as channel:
         try:
             channel.unary_unary(ALIVE)(b"", timeout=KNOCK_S)
+        except AuthenticationError:
+            raise EnvironmentProblem(token_here(f"{host}:{port}", found=False)) from None
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:  # Ray itself would try again for twenty seconds
-                raise ConnectionError(f"the cluster at {address} wants a token, and {_token_here()}") from None
+                raise EnvironmentProblem(token_here(f"{host}:{port}", found=True)) from None
             if error.code() in STRANGERS:  # else it is a Ray, which says itself what it does not like
                 what = STRANGERS[error.code()] or " ".join(error.details().split()).rpartition("last error: ")[2]
                 raise ConnectionError(f"what listens at {address} is no Ray cluster: {what[:200]}") from None
-
-
-def _token_here() -> str:
-    """What is wrong with how this process shows its token, and what to do. By itself Ray sends none to an address."""
-    if os.environ.get("RAY_AUTH_MODE") != "token":
-        return "RAY_AUTH_MODE=token is not set here; set it, for every `ray start` too"
-    return (
-        "the one here is another (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); copy the head's, which "
-        "`ray get-auth-token` prints there"
-    )
 
 
 def _devices() -> list[str]:

@@ -43,3 +43,28 @@ def last_line(error: BaseException) -> str:
 
 def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def token_here(address: str, *, found: bool) -> str:
+    """What is wrong with how this process would show its token, and what to do: Ray by itself sends no address any.
+
+    `found`: whether Ray found one here, where RAY_AUTH_MODE asks for it.
+    """
+    wants = f"the cluster at {address} wants a token, and "
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return wants + "RAY_AUTH_MODE=token is not set here; set it, for every `ray start` too"
+    if found:
+        which = wants + "the one here is another (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token)"
+    else:
+        which = "RAY_AUTH_MODE=token is set, and no token is here"
+    return f"{which}; copy the head's, which `ray get-auth-token` prints there, to ~/.ray/auth_token"
+
+
+def home_remedy(error: Exception) -> str:
+    """What to do where Ray's token for a cluster of our own could not be written; empty where that is not the cause."""
+    if not isinstance(error, OSError) or not error.filename:
+        return ""
+    token = Path.home() / ".ray" / "auth_token"
+    if Path(error.filename) not in (token, *token.parents):
+        return ""
+    return "; Ray keeps a token in ~/.ray: set HOME to a folder that can be written, or RAY_AUTH_MODE=disabled"

@@ -16,6 +16,12 @@ port=6379
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 
+# Other users reach these ports: a token, in the environment of every srun. The rest as in two_machines.sh.
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(umask 077 && ray get-auth-token --generate)}
+export RAY_AUTH_TOKEN
+export RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=4000 RAY_health_check_failure_threshold=3
+
 srun --nodes=1 --ntasks=1 --overlap -w "$head" \
     ray start --head --node-ip-address="$head" --port="$port" --num-cpus="$SLURM_CPUS_PER_TASK" \
     --disable-usage-stats --block &
