@@ -37,7 +37,7 @@ from grpo import versions
 from grpo.actors import EngineActor, RewardActor, RewardModelActor
 from grpo.config import ClusterConfig
 from grpo.footprint import gib
-from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, written
+from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, resolved, written
 from grpo.surroundings import engine_env, first_line, last_line, python_path
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
@@ -266,6 +266,7 @@ class Cluster:
         unsupported = not_yet(self.config, config)
         if unsupported:
             raise EnvironmentProblem("; ".join(unsupported))
+        config = resolved(self.config, config)
         *before, kind = kinds(self.config, config)
         for trainer in before:
             self._set_aside(trainer)

@@ -23,8 +23,7 @@ def engine_env(config: RolloutConfig) -> dict[str, str]:
     sleeps between them (0) makes it 3.3 times as slow; one that waits for long (200, the default) takes the other
     actors' time.
     """
-    threads = config.engine.threads or os.cpu_count() or 1
-    env = {"OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "1"}
+    env = {"OMP_NUM_THREADS": str(config.engine.threads_each), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "1"}
     preload = [
         *map(str, Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4")),
         *map(str, (Path(sys.prefix) / "lib").glob("libiomp5.so")),
