@@ -83,9 +83,10 @@ class Proxy:
         for again in (self._restarts, False):  # what starts anew answers by the question alone: it is asked again
             try:
                 return self._wait(self._actor.call.remote(method, *args), what)
-            except InfraFailure:
+            except InfraFailure as failure:
                 self._revive()
-                raise
+                # raised inside the actor it is an error of Ray too, whose words are a whole traceback
+                raise (self._meaning(failure, what) if isinstance(failure, RayTaskError) else failure) from None
             except RayError as error:
                 failure = self._meaning(error, what)
                 if failure is None:
@@ -115,6 +116,8 @@ class Proxy:
     def _meaning(self, error: RayError, what: str) -> AssayError | None:
         """What an error of Ray says about the call, in our words; None for a defect in what was called."""
         cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, InfraFailure):
+            return InfraFailure(f"{self._name}: {cause}")
         if isinstance(cause, AssayError):
             return cause
         if isinstance(cause, FULL):  # nobody died, and another engine would find no room either
