@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -143,15 +144,14 @@ def _named_memory(pids: Sequence[int]) -> set[Path]:
 
 def _sockets(pids: Sequence[int]) -> set[Path]:
     """Paths of vLLM's listening sockets in these processes."""
-    from vllm import envs
-
+    folder = Path(os.environ.get("VLLM_RPC_BASE_PATH") or tempfile.gettempdir())
     theirs = {_target(link) for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()}
     found = set()
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         columns = line.split(maxsplit=7)
         if len(columns) == 8 and f"socket:[{columns[6]}]" in theirs:
             found.add(Path(columns[7]))
-    return {path for path in found if path.parent == Path(envs.VLLM_RPC_BASE_PATH) and path.name.count("-") == 4}
+    return {path for path in found if path.parent == folder and path.name.count("-") == 4}
 
 
 def _target(link: Path) -> str:
