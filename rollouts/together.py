@@ -2,11 +2,11 @@
 
 vLLM starts a process for each slice of the model beside the engine's own. Left to itself
 
-- a process whose partner was killed waits for it for ever. On a CPU it spins in shared memory, where it hears no
-  signal but SIGKILL; vLLM sees the death, waits 5 s for the others to leave, asks them, waits 4 s, and kills them then.
-  Here `Together` kills them at once, so that whoever waits for an answer has a failure within a second;
-- where the engine's own process is killed, they look for it only between two orders, which may never end. Here each
-  waits for its parent's end, in a thread of its own, and kills itself;
+- a process whose partner was killed waits for it. On a CPU it spins in shared memory, where it hears no signal but
+  SIGKILL; vLLM sees the death, waits 5 s for the others to leave, asks them, waits 4 s, and kills them then. Here
+  `Together` kills them at once, so that whoever waits for an answer has a failure within a second;
+- where the engine's own process is killed, they look for it only between two orders, and one whose partner is gone too
+  would never come to that. Here each waits for its parent's end in a thread of its own, and kills itself;
 - shared memory and sockets have names until somebody removes them, and whoever is killed does not. Here names are
   removed as soon as all processes have opened what they stand for.
 """
