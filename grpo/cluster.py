@@ -45,8 +45,8 @@ from grpo.actors import EngineActor, RewardActor, RewardModelActor
 from grpo.config import ClusterConfig
 from grpo.daemons import Watch, spared
 from grpo.footprint import gib
-from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, written
-from grpo.surroundings import engine_env, first_line, home_remedy, last_line, python_path, token_here
+from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, resolved, written
+from grpo.surroundings import about, engine_env, first_line, home_remedy, last_line, python_path, token_here
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
@@ -87,13 +87,14 @@ class Proxy:
     def _ask(self, method: str, *args: Any) -> Any:
         if not ray.is_initialized():
             raise InfraFailure(f"{self._name}: Ray was shut down before {method}")
-        what = f"{method}{_about(args, self._tasks)}"
+        what = f"{method}{about(args, self._tasks)}"
         for again in (self._restarts, False):  # what starts anew answers by the question alone: it is asked again
             try:
                 return self._wait(self._actor.call.remote(method, *args), what)
-            except InfraFailure:
+            except InfraFailure as failure:
                 self._revive()
-                raise
+                # raised inside the actor it is an error of Ray too, whose words are a whole traceback
+                raise (self._meaning(failure, what) if isinstance(failure, RayTaskError) else failure) from None
             except RayError as error:
                 failure = self._meaning(error, what)
                 if failure is None:
@@ -109,7 +110,7 @@ class Proxy:
         """The parts of an engine's answer, each as it comes."""
         if not ray.is_initialized():
             raise InfraFailure(f"{self._name}: Ray was shut down before generate")
-        what = f"generate{_about(args, self._tasks)}"
+        what = f"generate{about(args, self._tasks)}"
         try:
             parts = self._actor.parts.remote("stream", *args)
             while (part := self._wait(parts, what)) is not None:
@@ -123,6 +124,8 @@ class Proxy:
     def _meaning(self, error: RayError, what: str) -> AssayError | None:
         """What an error of Ray says about the call, in our words; None for a defect in what was called."""
         cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, InfraFailure):
+            return InfraFailure(f"{self._name}: {cause}")
         if isinstance(cause, AssayError):
             return cause
         if isinstance(cause, FULL):  # nobody died, and another engine would find no room either
@@ -286,6 +289,7 @@ class Cluster:
         unsupported = not_yet(self.config, config)
         if unsupported:
             raise EnvironmentProblem("; ".join(unsupported))
+        config = resolved(self.config, config)
         *before, kind = kinds(self.config, config)
         for trainer in before:
             self._set_aside(trainer)
@@ -492,15 +496,3 @@ def _devices() -> list[str]:
 def _free(kind: Kind) -> str:
     free = ray.available_resources()
     return f"{written({name: free.get(name, 0.0) for name in kind.bundle})} free in the whole cluster"
-
-
-def _about(args: Sequence[Any], tasks: Mapping[tuple[int, ...], str]) -> str:
-    """` of task 'a/7' and 3 more`: what a call is about, as far as its first argument says."""
-    first = args[0] if args else None
-    if isinstance(first, RolloutGroup):
-        return f" of task {first.task.id!r}, {len(first.completions)} completions"
-    if not hasattr(first, "__len__") or not len(first):
-        return ""
-    name = tasks.get(tuple(first[0])) if tasks and isinstance(first[0], Sequence) else None
-    more = f" and {len(first) - 1} more" if len(first) > 1 else ""
-    return f" of task {name!r}{more}" if name is not None else f" of {len(first)}"

@@ -195,8 +195,12 @@ class ClusterConfig(Section):
         default="colocated", description="engines on the trainer's devices, or on others"
     )
     trainer_gpus: int = Field(default=0, ge=0, description="separate: devices of the driver's node set aside for it")
-    engine_cpus: float = Field(default=1.0, ge=0)
-    engine_gpus: float = Field(default=0.0, ge=0, description="of one engine; from 2 on it is tensor parallel")
+    engine_cpus: float | None = Field(
+        default=None, ge=0, description="of one engine; unset: 1 for each of its processes"
+    )
+    engine_gpus: float = Field(
+        default=0.0, ge=0, description="of one engine; from 2 on it is tensor parallel, with a process for each"
+    )
     engine_resources: dict[str, float] = Field(
         default_factory=dict, description="Ray resources of one engine beside them"
     )

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from assay.config import validate
+from assay.errors import ConfigError
 from grpo.config import ClusterConfig
 from rewards.config import RewardsConfig
 from rollouts.config import RolloutConfig
@@ -72,11 +74,12 @@ def kinds(
         devices = {"GPU": float(cluster.trainer_gpus)}
         found.append(Kind(name="trainer", count=1, bundle=devices, strategy="PACK", beside_driver=True))
     if rollouts is not None:
+        cpus = cluster.engine_cpus if cluster.engine_cpus is not None else float(processes(cluster, rollouts))
         found.append(
             Kind(
                 name="rollouts",
                 count=rollouts.engine.engines,
-                bundle=_bundle(cluster.engine_cpus, cluster.engine_gpus, cluster.engine_resources),
+                bundle=_bundle(cpus, cluster.engine_gpus, cluster.engine_resources),
                 strategy="PACK",
                 beside_driver=not separate and cluster.engine_gpus > 0,
             )
@@ -119,15 +122,31 @@ def place(wanted: Sequence[Kind], offered: Sequence[Node]) -> Placement:
     return Placement(kinds=tuple(wanted), nodes=nodes, missing=tuple(missing))
 
 
+def processes(cluster: ClusterConfig, rollouts: RolloutConfig) -> int:
+    """Of one engine: tensor parallel from two on."""
+    return rollouts.engine.tensor_parallel or max(1, int(cluster.engine_gpus))
+
+
+def resolved(cluster: ClusterConfig, rollouts: RolloutConfig) -> RolloutConfig:
+    """`rollouts` as an engine is told of it, with the number of its processes. Raises ConfigError where what else was
+    asked for needs another number."""
+    told = rollouts.model_dump()
+    told["engine"]["tensor_parallel"] = processes(cluster, rollouts)
+    return validate(RolloutConfig, told, f"an engine of {processes(cluster, rollouts)} processes")
+
+
 def not_yet(cluster: ClusterConfig, rollouts: RolloutConfig) -> list[str]:
     """What can be placed but not run, one line each."""
-    processes = max(rollouts.engine.tensor_parallel or 1, int(cluster.engine_gpus))
-    if processes > 1 and rollouts.engine.kind == "vllm":
+    count = processes(cluster, rollouts)
+    if cluster.engine_gpus and count != max(1, int(cluster.engine_gpus)):
         return [
-            f"an engine of {processes} processes (cluster.engine_gpus, rollouts.engine.tensor_parallel): its weights "
-            f"are proved slice by slice, but it has not run inside a cluster's actor, so it can be planned for but "
-            f"not started yet; use 1, and more engines"
+            f"rollouts.engine.tensor_parallel={count} with cluster.engine_gpus={cluster.engine_gpus:g}: an engine "
+            f"takes a device for each of its processes; leave tensor_parallel out, or make them equal"
         ]
+    try:
+        resolved(cluster, rollouts)
+    except ConfigError as error:
+        return [str(error)]
     return []
 
 

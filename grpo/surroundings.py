@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from assay.types import RolloutGroup
 from grpo.daemons import ACTOR
 from rollouts.config import RolloutConfig
 
@@ -24,8 +27,7 @@ def engine_env(config: RolloutConfig) -> dict[str, str]:
     sleeps between them (0) makes it 3.3 times as slow; one that waits for long (200, the default) takes the other
     actors' time.
     """
-    threads = config.engine.threads or os.cpu_count() or 1
-    env = {"OMP_NUM_THREADS": str(threads), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "1"}
+    env = {"OMP_NUM_THREADS": str(config.engine.threads_each), "VLLM_LOGGING_LEVEL": "ERROR", "KMP_BLOCKTIME": "1"}
     preload = [
         *map(str, Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4")),
         *map(str, (Path(sys.prefix) / "lib").glob("libiomp5.so")),
@@ -68,3 +70,15 @@ def home_remedy(error: Exception) -> str:
     if Path(error.filename) not in (token, *token.parents):
         return ""
     return "; Ray keeps a token in ~/.ray: set HOME to a folder that can be written, or RAY_AUTH_MODE=disabled"
+
+
+def about(args: Sequence[Any], tasks: Mapping[tuple[int, ...], str]) -> str:
+    """` of task 'a/7' and 3 more`: what a call is about, as far as its first argument says."""
+    first = args[0] if args else None
+    if isinstance(first, RolloutGroup):
+        return f" of task {first.task.id!r}, {len(first.completions)} completions"
+    if not hasattr(first, "__len__") or not len(first):
+        return ""
+    name = tasks.get(tuple(first[0])) if tasks and isinstance(first[0], Sequence) else None
+    more = f" and {len(first) - 1} more" if len(first) > 1 else ""
+    return f" of task {name!r}{more}" if name is not None else f" of {len(first)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -17,7 +18,8 @@ class EngineConfig(Section):
     tensor_parallel: int | None = Field(
         default=None,
         ge=1,
-        description="processes of one engine, each with a slice of every weight; more than 1 not in a cluster yet",
+        description="processes of one engine, each with a slice of every weight; unset: one for each device of "
+        "cluster.engine_gpus",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_num_seqs: int = Field(default=128, ge=1, description="sequences decoded at once by one engine")
@@ -54,8 +56,17 @@ class EngineConfig(Section):
         "into frozen weights that it got once and keeps in main memory",
     )
     threads: int | None = Field(
-        default=None, ge=1, description="CPU only: OpenMP threads of one engine; all cores if unset"
+        default=None,
+        ge=1,
+        description="CPU only: OpenMP threads of each process of an engine; unset: they share the cores of the machine "
+        "among them",
     )
+
+    @property
+    def threads_each(self) -> int:
+        """OpenMP threads of one process. More than there are cores for would not do: processes wait for each other
+        spinning, and whoever spins holds the core that the other needs."""
+        return self.threads or max(1, (os.cpu_count() or 1) // (self.tensor_parallel or 1))
 
     @model_validator(mode="after")
     def _wide_parts_of_a_narrow_engine(self) -> EngineConfig:

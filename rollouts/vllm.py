@@ -1,7 +1,8 @@
 """The vLLM engine: in this process, one version of the policy at a time.
 
 With `tensor_parallel` N the model lies in N processes beside this one, each of which takes every bucket, keeps its
-slice, and proves it (`rollouts/loading.py`). Tried on CPUs; on no GPU so far.
+slice, and proves it (`rollouts/loading.py`); they end together (`rollouts/together.py`). Tried on CPUs; on no GPU so
+far.
 
 Two defects of vLLM 0.32 on a CPU are worked around here, both silent and both found by the proof:
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -30,6 +32,7 @@ from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.engine import SLEPT, Sampling
 from rollouts.stepping import Stepper, spans, streamed
+from rollouts.together import Together
 from rollouts.weights import SyncReport, WeightBundle, named
 from rollouts.wide import wide_routers
 
@@ -55,6 +58,14 @@ class VLLMEngine:
         self._config, self._proof, self._eos = config, proof, eos_token_id
         self._rtol = proof.tensor_rtol or TENSOR_RTOL[config.dtype]
         self._on_cpu = not torch.cuda.is_available()
+        self._together: Together | None = None
+        if self._parallel and self._on_cpu and config.enforce_eager:
+            os.environ["TORCH_COMPILE_DISABLE"] = "1"  # else each process compiles its masks in C++ at the first pass
+        if self._parallel and not self._on_cpu and torch.cuda.device_count() < (config.tensor_parallel or 1):
+            raise ConfigError(
+                f"rollouts.engine.tensor_parallel={config.tensor_parallel}: this process may use "
+                f"{torch.cuda.device_count()} devices; set cluster.engine_gpus={config.tensor_parallel}"
+            )
         options: dict[str, Any] = {}
         sequences = config.max_num_seqs
         if config.update_in_flight:  # the probe has places beside the rest, and no step is under way between two
@@ -100,6 +111,9 @@ class VLLMEngine:
                 **options,
                 **wide,
             )
+        if self._parallel:
+            with boundary("vLLM's processes"):
+                self._together = Together(self._llm)
         self._routed_layers = self._llm.apply_model(_routed_layers)[0] if config.return_experts else []
         if config.return_experts and not self._routed_layers:
             raise ConfigError(f"rollouts.engine.return_experts: {model} has no routers; leave it out")
@@ -113,8 +127,13 @@ class VLLMEngine:
         return [groups[i] for i in range(len(prompts))]
 
     def stream(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[tuple[int, list[Completion]]]:
-        for index, output in self._outputs(prompts, self._params(len(prompts), sampling)):
-            yield index, [self._completion(sample, self._experts(output, sample)) for sample in output.outputs]
+        with self._answering():
+            for index, output in self._outputs(prompts, self._params(len(prompts), sampling)):
+                yield index, [self._completion(sample, self._experts(output, sample)) for sample in output.outputs]
+
+    def _answering(self) -> AbstractContextManager[None]:
+        """Failures inside say which process died, where one did."""
+        return self._together.answering() if self._together is not None else nullcontext()
 
     def _outputs(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         if self._stepper is not None:
@@ -173,7 +192,7 @@ class VLLMEngine:
     def load_weights(self, bundle: WeightBundle) -> SyncReport | None:
         if self._stepper is None:
             return self._take(bundle)
-        with self._stepper.held(until=bundle.published is not None):
+        with self._answering(), self._stepper.held(until=bundle.published is not None):
             return self._stepper.between(lambda: self._take(bundle))
 
     def _take(self, bundle: WeightBundle) -> SyncReport | None:
@@ -209,7 +228,7 @@ class VLLMEngine:
         """`work` in every process that holds a part of the model. Raises WeightMismatch with the first complaint."""
         from rollouts.loading import Refused
 
-        with boundary(f"vLLM {work.__name__}, weights version {version}"):
+        with self._answering(), boundary(f"vLLM {work.__name__}, weights version {version}"):
             answers = self._llm.collective_rpc(work, args=args)
         for rank, answer in enumerate(answers):
             if isinstance(answer, Refused):
@@ -229,7 +248,8 @@ class VLLMEngine:
         run = partial(streamed, self._llm)
         if self._stepper is not None:
             run = partial(self._stepper.stream, priority=self._probe_first)
-        outputs = dict(run(sequences, [params] * len(sequences)))
+        with self._answering():
+            outputs = dict(run(sequences, [params] * len(sequences)))
         return [
             [entry[token].logprob for token, entry in zip(s[1:], outputs[i].prompt_logprobs[1:], strict=True)]
             for i, s in enumerate(sequences)
@@ -243,7 +263,7 @@ class VLLMEngine:
         self.version, self._unfit = -1, SLEPT
         if self._stepper is not None:
             self._stepper.drop(InfraFailure("the engine was sent to sleep"))
-        with boundary("vLLM sleep"):
+        with self._answering(), boundary("vLLM sleep"):
             if self._on_cpu:
                 self._llm.collective_rpc(drop_cache)
             else:
@@ -252,7 +272,7 @@ class VLLMEngine:
     def wake_up(self) -> None:
         from rollouts.loading import take_cache
 
-        with boundary("vLLM wake_up"):
+        with self._answering(), boundary("vLLM wake_up"):
             if self._on_cpu:
                 self._llm.collective_rpc(take_cache)
             else:
@@ -261,9 +281,10 @@ class VLLMEngine:
     def close(self) -> None:
         if self._stepper is not None:
             self._stepper.close()
-        if self._llm is not None and self._parallel:
-            self._llm.llm_engine.engine_core.shutdown()  # its processes would live on
-        self._llm = self._watch = self._stepper = None
+        if self._together is not None:
+            self._together.end()
+            self._llm.llm_engine.engine_core.shutdown()
+        self._llm = self._watch = self._stepper = self._together = None
 
 
 class RouterWatch:
@@ -359,8 +380,8 @@ def _environment(config: EngineConfig) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     if (config.tensor_parallel or 1) > 1 and os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "auto") == "auto":
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # else it wants a NUMA node for each process
-    if config.threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(config.threads)
+    if config.threads is not None or (config.tensor_parallel or 1) > 1:
+        os.environ["OMP_NUM_THREADS"] = str(config.threads_each)
 
 
 def _blocks(model: str, max_num_seqs: int, max_model_len: int) -> int | None:

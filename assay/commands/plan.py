@@ -29,7 +29,7 @@ from grpo.footprint import (
     sharded,
     trainer_parts,
 )
-from grpo.placement import SLOTS, Kind, Node, Placement, kinds, not_yet, place, written
+from grpo.placement import SLOTS, Kind, Node, Placement, kinds, not_yet, place, processes, written
 
 NODE_WORDS = ("cpus", "gpus", "gpu_gib", "ram_gib", "count")
 
@@ -68,7 +68,7 @@ def plan(
     again = shared if kept else config.grpo is not None and (config.grpo.max_lag > 0 or ranks > 1)
     transit = in_transit(size, engine, kept=again)
     on_devices = any(node.resources.get("GPU", 0) for node in nodes)
-    one = engine_parts(size, engine, length, max(1, int(config.cluster.engine_gpus)) if on_devices else 0)
+    one = engine_parts(size, engine, length, processes(config.cluster, config.rollouts) if on_devices else 0)
     scorer = reward_model_weights(config, size)
     wanted = kinds(config.cluster, config.rollouts, config.rewards, reward_model=scorer > 0)
     placement = place(wanted, nodes)

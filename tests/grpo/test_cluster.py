@@ -21,8 +21,9 @@ from assay.errors import EnvironmentProblem, InfraFailure, WeightMismatch
 from assay.tokenizer import train_tokenizer
 from assay.types import Completion, FinishReason, Message, RolloutGroup, Task, Verdict
 from grpo import versions
-from grpo.cluster import STRANGERS, Cluster, _about, _knock
+from grpo.cluster import STRANGERS, Cluster, _knock
 from grpo.config import ClusterConfig
+from grpo.surroundings import about
 from rewards.config import RewardsConfig
 from rollouts.config import EngineConfig, RolloutConfig, TaskFile
 from rollouts.engine import Sampling
@@ -162,7 +163,7 @@ def test_a_cluster_that_is_too_small_says_what_is_missing_at_once(cluster: Clust
     assert cluster.missing() == ""
 
 
-def test_a_device_that_is_not_there_is_missing_and_a_wide_engine_is_refused(cluster: Cluster, monkeypatch):
+def test_a_device_that_is_not_there_is_missing_and_an_uneven_engine_is_refused(cluster: Cluster, monkeypatch):
     wide = RolloutConfig(engine=EngineConfig(kind="fake"))
     monkeypatch.setattr(cluster, "config", ClusterConfig(engine_resources={"tpu": 2}))
     with pytest.raises(
@@ -170,10 +171,12 @@ def test_a_device_that_is_not_there_is_missing_and_a_wide_engine_is_refused(clus
     ):
         cluster.rollouts("nowhere", wide, None, max_model_len=8)
     monkeypatch.setattr(cluster, "config", ClusterConfig(engine_gpus=2))
-    for of_two in (RolloutConfig(), RolloutConfig(engine=EngineConfig(tensor_parallel=2))):
-        with pytest.raises(EnvironmentProblem, match="of 2 processes .* planned for but not started"):
-            cluster.rollouts("nowhere", of_two, None, max_model_len=8)
-        monkeypatch.setattr(cluster, "config", ClusterConfig())
+    uneven = RolloutConfig(engine=EngineConfig(tensor_parallel=4))
+    with pytest.raises(EnvironmentProblem, match="tensor_parallel=4 with cluster.engine_gpus=2: .* make them equal"):
+        cluster.rollouts("nowhere", uneven, None, max_model_len=8)
+    adapted = RolloutConfig(engine=EngineConfig(lora_sync="adapter"))
+    with pytest.raises(EnvironmentProblem, match="an engine of 2 processes: .*adapter needs tensor_parallel=1"):
+        cluster.rollouts("nowhere", adapted, None, max_model_len=8)
 
 
 def test_other_versions_on_a_node_are_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch):
@@ -234,9 +237,9 @@ def test_a_call_that_never_returns_fails_after_its_time_and_masks_its_samples_al
 
 def test_the_watchdog_names_the_task_of_an_engine_call():
     names = {(5, 6): "t/9"}
-    assert _about(([(5, 6), (7,)], None), names) == " of task 't/9' and 1 more"
-    assert _about(([(7,), (5, 6)], None), names) == " of 2"
-    assert _about((), names) == ""
+    assert about(([(5, 6), (7,)], None), names) == " of task 't/9' and 1 more"
+    assert about(([(7,), (5, 6)], None), names) == " of 2"
+    assert about((), names) == ""
 
 
 @pytest.mark.parametrize(

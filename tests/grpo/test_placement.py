@@ -7,7 +7,18 @@ import pytest
 from assay.config import validate
 from assay.errors import ConfigError
 from grpo.config import ClusterConfig
-from grpo.placement import SLOTS, Node, Placement, kinds, others_than_ranks, place
+from grpo.placement import (
+    SLOTS,
+    Node,
+    Placement,
+    kinds,
+    not_yet,
+    others_than_ranks,
+    place,
+    processes,
+    resolved,
+)
+from grpo.surroundings import engine_env
 from rewards.config import RewardsConfig
 from rollouts.config import EngineConfig, RolloutConfig
 
@@ -52,7 +63,7 @@ def test_separate_engines_leave_the_trainers_devices_alone():
 def test_an_engine_never_spans_two_nodes():
     one_short = [Node(name=f"n{i}", resources={"CPU": 8.0, "GPU": 3.0}, driver=i == 0) for i in range(4)]
     plan = placed(one_short, engine_gpus=4, placement="separate")
-    assert plan.missing[0].startswith("rollouts: 0 of 1 have a place; each wants 1 CPU + 4 GPU on one node; n0 has")
+    assert plan.missing[0].startswith("rollouts: 0 of 1 have a place; each wants 4 CPU + 4 GPU on one node; n0 has")
     assert "lower rollouts.engine.engines" in plan.missing[0] and "\n" not in plan.missing[0]
 
 
@@ -107,6 +118,45 @@ def test_a_reward_model_takes_the_device_it_is_given_and_no_other():
     (missing,) = wanted(reward_model_gpus=1).missing
     assert missing.startswith("reward-model: 0 of 1 have a place; each wants 1 CPU + 1 GPU on one node; gpus has ")
     assert wanted(reward_model_gpus=1, engine_gpus=3).nodes["reward-model/0"] == "gpus"
+
+
+def test_an_engine_asks_for_what_its_processes_take():
+    def asked(engine: EngineConfig, **cluster: object) -> dict[str, float]:
+        config, rollouts = validate(ClusterConfig, cluster, "test"), RolloutConfig(engine=engine)
+        (kind,) = kinds(config, rollouts)
+        assert not_yet(config, rollouts) == []
+        assert resolved(config, rollouts).engine.tensor_parallel == processes(config, rollouts)
+        return dict(kind.bundle)
+
+    assert asked(EngineConfig()) == {"CPU": 1.0}
+    assert asked(EngineConfig(tensor_parallel=2)) == {"CPU": 2.0}
+    assert asked(EngineConfig(tensor_parallel=2), engine_cpus=6) == {"CPU": 6.0}
+    assert asked(EngineConfig(), engine_gpus=4) == {"CPU": 4.0, "GPU": 4.0}
+    assert asked(EngineConfig(tensor_parallel=4), engine_gpus=4) == {"CPU": 4.0, "GPU": 4.0}
+    assert asked(EngineConfig(), engine_gpus=0.4) == {"CPU": 1.0, "GPU": 0.4}
+
+
+@pytest.mark.parametrize(("asked", "devices"), [(2, 1.0), (2, 0.5), (1, 2.0), (4, 2.0)])
+def test_an_engine_with_more_or_fewer_devices_than_processes_is_refused_in_one_line(asked: int, devices: float):
+    cluster, engine = ClusterConfig(engine_gpus=devices), EngineConfig(tensor_parallel=asked)
+    (line,) = not_yet(cluster, RolloutConfig(engine=engine))
+    assert f"tensor_parallel={asked} with cluster.engine_gpus={devices:g}" in line and "\n" not in line
+
+
+def test_what_needs_one_process_is_refused_where_devices_make_several():
+    for engine in (EngineConfig(lora_sync="adapter"), EngineConfig(dtype="bfloat16", fp32_router_and_head=True)):
+        (line,) = not_yet(ClusterConfig(engine_gpus=2), RolloutConfig(engine=engine))
+        assert line.startswith("an engine of 2 processes") and "needs tensor_parallel=1" in line
+
+
+def test_processes_of_an_engine_share_the_cores_of_the_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+
+    def threads(**engine: int) -> str:
+        return engine_env(RolloutConfig(engine=EngineConfig(**engine)))["OMP_NUM_THREADS"]  # type: ignore[arg-type]
+
+    assert [threads(), threads(tensor_parallel=2), threads(tensor_parallel=16)] == ["8", "4", "1"]
+    assert threads(threads=3, tensor_parallel=2) == "3"
 
 
 def test_no_bundle_is_empty():
