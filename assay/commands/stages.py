@@ -245,9 +245,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
     )
     first, cursor = 0, 0
     if resume:
-        checkpoint, first, cursor = record.resume()
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
+        checkpoint, first, cursor = record.resume(trainer.restore, config.checkpoint_every)
         say(f"grpo: resumed from {checkpoint or start}, {first} of {config.steps} steps done")
     parts = loop.Parts(
         tasks=TaskStream(tasks, run.config.seed, cursor, record.left),
