@@ -85,8 +85,9 @@ class RunRecord:
     def checkpoint(self, step: int) -> None:
         """Write `checkpoints/step-...`, in the background where that is wanted; its marker, written last, carries the
         task cursor. Raises what an earlier write raised: one is in flight, and one copy is held, at a time."""
-        began = time.monotonic()
         self.wait()
+        began = time.monotonic()
+        self._stop.writing()
         facts = {"kind": "grpo", "cursor": self.cursor, "left": self.left, **self._made_from}
         save = self._snapshot()
         taken_s = time.monotonic() - began
