@@ -31,7 +31,7 @@ from rollouts.config import EngineConfig, ProofConfig
 from rollouts.engine import SLEPT, Sampling
 from rollouts.stepping import Stepper, spans, streamed
 from rollouts.weights import SyncReport, WeightBundle, named
-from rollouts.wide import wide_routers
+from rollouts.wide import check_routers, wide_routers
 
 FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 PROBES = 4  #: sequences of `rollouts.weights.probe_sequences`
@@ -82,6 +82,8 @@ class VLLMEngine:
         else:
             options["enable_sleep_mode"] = bool(config.sleeps)
             options["gpu_memory_utilization"] = config.gpu_memory_utilization
+        if config.fp32_router_and_head:
+            check_routers(model)
         with boundary(f"starting vLLM on {model}"), wide_routers(config.fp32_router_and_head) as wide:
             self._llm: Any = LLM(
                 model=model,
