@@ -30,7 +30,7 @@ from assay.types import Completion, FinishReason, RoutedExperts
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.engine import SLEPT, Sampling
 from rollouts.stepping import Stepper, spans, streamed
-from rollouts.weights import SyncReport, WeightBundle, named
+from rollouts.weights import PROBE_TOKENS, SyncReport, WeightBundle, named
 from rollouts.wide import check_routers, wide_routers
 
 FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
@@ -55,6 +55,7 @@ class VLLMEngine:
         self._config, self._proof, self._eos = config, proof, eos_token_id
         self._rtol = proof.tensor_rtol or TENSOR_RTOL[config.dtype]
         self._on_cpu = not torch.cuda.is_available()
+        max_model_len = max(max_model_len, PROBE_TOKENS + 1)  # to score is to ask for one token more
         options: dict[str, Any] = {}
         sequences = config.max_num_seqs
         if config.update_in_flight:  # the probe has places beside the rest, and no step is under way between two
