@@ -14,7 +14,7 @@ from typing import Any
 from assay.background import Background
 from assay.checkpoint import latest_valid, read_marker, sweep, writing_step
 from assay.errors import CheckpointError
-from assay.metrics import MetricsLog, Timer, time_table
+from assay.metrics import MetricsLog, Timer, read, time_table
 from assay.stopping import Stopping
 from assay.types import FinishReason, ScoredGroup, Verdict
 from grpo.batch import Advantage
@@ -96,6 +96,7 @@ class RunRecord:
             with Timer().phase("write"):
                 started = time.monotonic()
                 with writing_step(self.folder / "checkpoints", step, facts, self._keep_last) as folder:
+                    self._log.flush()  # or a power cut might leave the checkpoint, and not the rows before it
                     save(folder)
                 with suppress(OSError):  # what is lost with it is a warning
                     (self.folder / SAVED).touch()
@@ -148,6 +149,8 @@ class RunRecord:
         if folder is not None:
             restore(folder)
         self._log.truncate_after(step)
+        if gone := step - len(read(self.folder)):
+            self._say(f"{self.folder}/metrics.jsonl: {gone} of the {step} steps before the checkpoint are not there")
         self._samples.remove_after(step)
         self.cursor, self.left = cursor, tuple(facts.get("left", ()))
         self.last = step if folder is not None else None

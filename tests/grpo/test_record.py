@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +19,8 @@ from tests.groups import make_scored
 
 
 @contextmanager
-def record(folder: Path) -> Iterator[RunRecord]:
-    with RunRecord(
-        folder, 500, keep_last=2, snapshot=lambda: lambda path: None, background=True, say=lambda line: None
-    ) as made:
+def record(folder: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[RunRecord]:
+    with RunRecord(folder, 500, keep_last=2, snapshot=lambda: lambda path: None, background=True, say=say) as made:
         yield made
 
 
@@ -70,3 +69,25 @@ def test_nothing_is_taken_back_before_the_trainer_took_the_checkpoint(tmp_path: 
         assert left(tmp_path) == (6, 6)
         assert run.resume(taken.append, every=4)[1] == 4
     assert taken == [step_folder(tmp_path / "checkpoints", 4)] and left(tmp_path) == (4, 4)
+
+
+def test_a_checkpoint_is_never_safer_than_the_rows_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plain, safe = os.fsync, list[str]()
+
+    def fsync(number: int) -> None:
+        safe.append(Path(f"/proc/self/fd/{number}").readlink().name)
+        plain(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    make(tmp_path, 3, saved=3)
+    assert safe.index("metrics.jsonl") < safe.index("complete.json")
+
+
+def test_rows_that_a_power_cut_took_are_missed(tmp_path: Path):
+    make(tmp_path, 4, saved=4)
+    rows, said = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True), list[str]()
+    for kept, missed in ((4, []), (1, ["3 of the 4 steps before the checkpoint are not there"])):
+        (tmp_path / "metrics.jsonl").write_text("".join(rows[:kept]))
+        with record(tmp_path, said.append) as run:
+            assert run.resume(lambda folder: None, every=4)[1] == 4
+        assert [line.rpartition("metrics.jsonl: ")[2] for line in said] == missed
