@@ -126,7 +126,8 @@ class EvalResult:
         estimates = {k: mean_pass_at_k(sampled, k) for k in ks}
         return cls(
             name=name,
-            **{mode: pass_at_1(samples) for mode, samples in modes.items()},
+            greedy=pass_at_1(modes["greedy"]) if "greedy" in modes else None,
+            sampled=pass_at_1(modes["sampled"]) if "sampled" in modes else None,
             pass_at={k: value for k, value in estimates.items() if value is not None},
             by_source=by_source,
             verdicts={mode: _count(samples) for mode, samples in modes.items()},
