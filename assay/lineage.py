@@ -56,7 +56,7 @@ class Lineage:
         `path` is a file or folder, kept relative to the run folder when inside it, or the name of a checkpoint on
         the hub. `data` holds rows of `data_entry`. `config_section` is a `Section` or a mapping. `digest` also
         hashes the artifact itself, which for weights costs about a second per gigabyte. Times are datetimes or
-        seconds since the epoch; `finished` defaults to now.
+        seconds since the epoch; `finished` defaults to now. They are for people: what came before what is counted.
 
         Raises DataError if a parent is not recorded, or descends from `name`.
         """
@@ -76,6 +76,7 @@ class Lineage:
             "seed": seed,
             "started": _stamp(started) if started is not None else None,
             "finished": _stamp(finished),
+            "order": 1 + max((made.get("order", 0) for made in self.artifacts.values()), default=0),
         }
         self.artifacts[name] = entry
         self.run.mkdir(parents=True, exist_ok=True)
@@ -92,6 +93,13 @@ class Lineage:
                 found.append(parent)
                 waiting += self._entry(parent)["parents"]
         return found
+
+    def is_older(self, name: str, than: str) -> bool:
+        """Whether `name` was recorded before `than`. Where neither was counted, as of old, the stamps say."""
+        own, other = self._entry(name), self._entry(than)
+        if "order" in own or "order" in other:
+            return bool(own.get("order", 0) < other.get("order", 0))
+        return bool(own["finished"] < other["finished"])
 
     def verify(self) -> list[str]:
         """Compare the recorded hashes with what is on disk now; one line per file that is gone or has changed."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -148,6 +149,10 @@ class MetricsLog:
         if self._events is not None:
             self._events.write(step, now, numbers)
         self.last_step = step
+
+    def flush(self) -> None:
+        """Have the rows on the disk, where a power cut leaves them. May be called beside `write`."""
+        os.fsync(self._lines.fileno())
 
     def truncate_after(self, step: int) -> None:
         """Forget the rows after `step`, so that a run resumed from a checkpoint leaves no gap and no double."""

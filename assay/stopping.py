@@ -9,7 +9,8 @@
                 with stop.saving():
                     ...
 
-A step takes as long as the longest so far, a checkpoint as long as the longest so far; SPARE times both are left.
+A step takes as long as the longest so far, a checkpoint as long as the longest so far; SPARE times both are left, and
+what a checkpoint that is written beside the steps still wants.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Stopping:
         self.why = ""  #: for people; empty where a person or a scheduler asked
         self._step_s = self._save_s = 0.0  # the longest so far
         self._before: float | None = None  # when it was last asked
+        self._writing: float | None = None  # since when a checkpoint is
         self._handlers: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -62,7 +64,7 @@ class Stopping:
         if self._before is not None:
             self._step_s = max(self._step_s, now - self._before)
         self._before = now
-        left, wanted = self.limit.left_s(now), SPARE * (self._step_s + self._save_s)
+        left, wanted = self.limit.left_s(now), SPARE * (self._step_s + self._saves_s(now))
         if left <= wanted and not self.asked:
             self.asked = True
             self.why = (
@@ -76,6 +78,14 @@ class Stopping:
         """There is a limit, and nothing was saved yet that would tell how long saving takes."""
         return self.limit.hours is not None and not self._save_s
 
+    def _saves_s(self, now: float) -> float:
+        """A checkpoint, and what one under way still wants: of the first that is taken to be as much as it has had."""
+        began = self._writing
+        if began is None:
+            return self._save_s
+        had = now - began
+        return max(self._save_s, had) + (max(0.0, self._save_s - had) if self._save_s else had)
+
     @contextmanager
     def saving(self) -> Iterator[None]:
         """Around a checkpoint, to learn how long it takes."""
@@ -83,9 +93,13 @@ class Stopping:
         yield
         self.saved(time.monotonic() - began)
 
+    def writing(self) -> None:
+        """A checkpoint is begun, which the steps do not wait for; until `saved` it is in flight."""
+        self._writing = time.monotonic()
+
     def saved(self, seconds: float) -> None:
         """A checkpoint took so long until it was whole."""
-        self._save_s = max(self._save_s, seconds)
+        self._save_s, self._writing = max(self._save_s, seconds), None
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():

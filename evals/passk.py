@@ -105,6 +105,7 @@ class EvalResult:
     """One policy on the held-out tasks: decoded greedily, sampled, by source, and what the verdicts were."""
 
     name: str
+    policy: str = ""  #: a digest of the weights; empty where nobody said
     greedy: PassRate | None = None
     sampled: PassRate | None = None
     pass_at: Mapping[int, float] = field(default_factory=dict)  #: k -> pass@k of the sampled completions
@@ -125,7 +126,8 @@ class EvalResult:
         estimates = {k: mean_pass_at_k(sampled, k) for k in ks}
         return cls(
             name=name,
-            **{mode: pass_at_1(samples) for mode, samples in modes.items()},
+            greedy=pass_at_1(modes["greedy"]) if "greedy" in modes else None,
+            sampled=pass_at_1(modes["sampled"]) if "sampled" in modes else None,
             pass_at={k: value for k, value in estimates.items() if value is not None},
             by_source=by_source,
             verdicts={mode: _count(samples) for mode, samples in modes.items()},
@@ -135,6 +137,7 @@ class EvalResult:
         rates = {"greedy": self.greedy, "sampled": self.sampled}
         tree = {
             "name": self.name,
+            "policy": self.policy,
             **{mode: rate.to_dict() if rate else None for mode, rate in rates.items()},
             "pass_at": {str(k): value for k, value in self.pass_at.items()},
             "by_source": {s: {m: r.to_dict() for m, r in modes.items()} for s, modes in self.by_source.items()},
@@ -149,6 +152,7 @@ class EvalResult:
             tree = json.loads(text)
             return cls(
                 name=tree["name"],
+                policy=tree.get("policy", ""),
                 greedy=PassRate.from_dict(tree["greedy"]) if tree.get("greedy") else None,
                 sampled=PassRate.from_dict(tree["sampled"]) if tree.get("sampled") else None,
                 pass_at={int(k): value for k, value in tree.get("pass_at", {}).items()},

@@ -268,6 +268,8 @@ class Cluster:
             if not self._own:
                 to = f"; cluster.address={self.config.address}: is a cluster of our version there?"
             raise EnvironmentProblem(f"Ray did not start: {first_line(error)}{to}") from None
+        except SystemExit:  # Ray's handler of SIGTERM
+            raise KeyboardInterrupt("stopped while Ray started") from None
         finally:
             # Ray's own handler leaves by SystemExit in the midst of whatever runs: nothing could say how to go on.
             if threading.current_thread() is threading.main_thread():

@@ -20,6 +20,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 from assay.errors import TrainingDiverged
+from assay.metrics import Timer
 from assay.types import RolloutGroup, ScoredGroup, Task
 from grpo.ahead import Ahead
 from grpo.config import GRPOConfig
@@ -176,3 +177,14 @@ def source(drawing: Drawing, start: int) -> Source:
     if config.flow:
         return Flow(config, drawing.of(0, 0), drawing.tasks, drawing.rollouts, drawing.rewards, start=start)
     return Ahead(drawing.draw, max_lag=config.max_lag, start=start, end=config.steps)
+
+
+def take(ahead: Source, step: int, timer: Timer, config: GRPOConfig) -> Drawn:
+    """What was drawn for the step after `step`; `timer` is told how long that took, and how long it was waited for."""
+    began = time.perf_counter()
+    drawn = ahead.take(step)
+    if config.max_lag:
+        timer.add("wait", time.perf_counter() - began)
+    for phase, seconds in drawn.seconds.items():
+        timer.add(phase, seconds)
+    return drawn

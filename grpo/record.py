@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 from assay.background import Background
 from assay.checkpoint import latest_valid, read_marker, sweep, writing_step
 from assay.errors import CheckpointError
-from assay.metrics import MetricsLog, Timer, time_table
+from assay.metrics import MetricsLog, Timer, read, time_table
 from assay.stopping import Stopping
 from assay.types import FinishReason, ScoredGroup, Verdict
 from grpo.batch import Advantage
 from grpo.keeping import write_groups
 from rollouts.recorder import SampleRecorder
 
+SAVED = "checkpointed"  #: an empty file: a checkpoint was made here once
 FROM = {"tasks": "the file of training tasks", "start": "the policy this run began from"}
 
 
@@ -83,8 +85,9 @@ class RunRecord:
     def checkpoint(self, step: int) -> None:
         """Write `checkpoints/step-...`, in the background where that is wanted; its marker, written last, carries the
         task cursor. Raises what an earlier write raised: one is in flight, and one copy is held, at a time."""
-        began = time.monotonic()
         self.wait()
+        began = time.monotonic()
+        self._stop.writing()
         facts = {"kind": "grpo", "cursor": self.cursor, "left": self.left, **self._made_from}
         save = self._snapshot()
         taken_s = time.monotonic() - began
@@ -93,7 +96,10 @@ class RunRecord:
             with Timer().phase("write"):
                 started = time.monotonic()
                 with writing_step(self.folder / "checkpoints", step, facts, self._keep_last) as folder:
+                    self._log.flush()  # or a power cut might leave the checkpoint, and not the rows before it
                     save(folder)
+                with suppress(OSError):  # what is lost with it is a warning
+                    (self.folder / SAVED).touch()
                 self._written_s += time.monotonic() - started
                 self._stop.saved(taken_s + time.monotonic() - started)
 
@@ -119,15 +125,19 @@ class RunRecord:
         if self._background is not None:
             self._background.wait()
 
-    def resume(self) -> tuple[Path | None, int, int]:
-        """The newest valid checkpoint, its step and task cursor; what was recorded after it is taken back.
+    def resume(self, restore: Callable[[Path], object], every: int) -> tuple[Path | None, int, int]:
+        """The newest valid checkpoint, its step and task cursor. `restore` takes it, and what was recorded after it is
+        taken back once that has succeeded.
 
-        A run that died before its first checkpoint starts again: no folder, step 0, cursor 0. Raises CheckpointError
-        where the tasks are others by now, for the same places would be other prompts; or the policy that training began
-        from, for it is the reference, and what an adapter belongs to.
+        A run that died before its first checkpoint, which come `every` so many steps, starts again: no folder, step 0,
+        cursor 0. Raises CheckpointError where there must have been one; where the tasks are others by now, for the same
+        places would be other prompts; or the policy that training began from, for it is the reference, and what an
+        adapter belongs to.
         """
         sweep(self.folder / "checkpoints")
         folder = latest_valid(self.folder / "checkpoints")
+        if folder is None:
+            self._check_none_is_missing(every)
         facts: Mapping[str, Any] = read_marker(folder) if folder is not None else {"step": 0, "cursor": 0}
         for name, now in self._made_from.items() if folder is not None else ():
             if facts.get(name, now) != now:
@@ -136,11 +146,24 @@ class RunRecord:
                     f"{folder}/model"
                 )
         step, cursor = int(facts["step"]), int(facts["cursor"])
+        if folder is not None:
+            restore(folder)
         self._log.truncate_after(step)
+        if gone := step - len(read(self.folder)):
+            self._say(f"{self.folder}/metrics.jsonl: {gone} of the {step} steps before the checkpoint are not there")
         self._samples.remove_after(step)
         self.cursor, self.left = cursor, tuple(facts.get("left", ()))
         self.last = step if folder is not None else None
         return folder, step, cursor
+
+    def _check_none_is_missing(self, every: int) -> None:
+        """Without a checkpoint nobody records more than two intervals: the second one waits for the first."""
+        made = self._log.last_step or 0
+        if (self.folder / SAVED).exists() or made > 2 * every:
+            raise CheckpointError(
+                f"{self.folder} holds {made} steps, and {self.folder / 'checkpoints'} no whole checkpoint; put them "
+                f"back (a disk that is not mounted?), or remove {self.folder} and begin anew"
+            )
 
     def close(self) -> None:
         try:

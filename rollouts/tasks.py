@@ -24,7 +24,7 @@ def read_tasks(file: TaskFile) -> list[Task]:
     seen: dict[str, str] = {}
     for row, where in read_rows(file.path):
         try:
-            task = _worded(_anchored(FORMATS[file.format](row), Path(file.path).parent), file.prompt)
+            task = _worded(_anchored(_written(FORMATS[file.format](row)), Path(file.path).parent), file.prompt)
         except KeyError as error:
             raise DataError(f"{where}: no field {error.args[0]!r}, which format {file.format!r} needs") from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -40,6 +40,19 @@ def read_tasks(file: TaskFile) -> list[Task]:
     if not tasks:
         raise DataError(f"{file.path}: holds no tasks")
     return tasks
+
+
+def _written(task: Task) -> Task:
+    """The task, whose names can be recorded and whose words a tokenizer takes. Raises ValueError: JSON can escape half
+    of a character, and UTF-8 cannot hold it."""
+    contents = (("content", message.content) for message in task.messages)
+    for name, text in (("id", task.id), ("source", task.source), ("family", task.family), *contents):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = ascii(text[error.start])
+            raise ValueError(f"{name} holds {half}, half of a pair of surrogates; write the whole character") from None
+    return task
 
 
 def _anchored(task: Task, folder: Path) -> Task:

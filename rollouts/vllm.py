@@ -33,8 +33,8 @@ from rollouts.config import EngineConfig, ProofConfig
 from rollouts.engine import SLEPT, Sampling
 from rollouts.stepping import Stepper, spans, streamed
 from rollouts.together import Together
-from rollouts.weights import SyncReport, WeightBundle, named
-from rollouts.wide import wide_routers
+from rollouts.weights import PROBE_TOKENS, SyncReport, WeightBundle, named
+from rollouts.wide import check_routers, wide_routers
 
 FINISH = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 PROBES = 4  #: sequences of `rollouts.weights.probe_sequences`
@@ -66,6 +66,7 @@ class VLLMEngine:
                 f"rollouts.engine.tensor_parallel={config.tensor_parallel}: this process may use "
                 f"{torch.cuda.device_count()} devices; set cluster.engine_gpus={config.tensor_parallel}"
             )
+        max_model_len = max(max_model_len, PROBE_TOKENS + 1)  # to score is to ask for one token more
         options: dict[str, Any] = {}
         sequences = config.max_num_seqs
         if config.update_in_flight:  # the probe has places beside the rest, and no step is under way between two
@@ -93,6 +94,8 @@ class VLLMEngine:
         else:
             options["enable_sleep_mode"] = bool(config.sleeps)
             options["gpu_memory_utilization"] = config.gpu_memory_utilization
+        if config.fp32_router_and_head:
+            check_routers(model)
         with boundary(f"starting vLLM on {model}"), wide_routers(config.fp32_router_and_head) as wide:
             self._llm: Any = LLM(
                 model=model,

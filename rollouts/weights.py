@@ -292,11 +292,14 @@ class Probe:
     expected: list[list[float]]  # [sequences][len - 1]
 
 
+PROBE_TOKENS = 32
+
+
 def probe_sequences(vocab_size: int, avoid: Sequence[int], seed: int = 0) -> list[list[int]]:
     """Four random sequences of 32 ordinary tokens: scoring them takes every layer, and most experts."""
     draw = random.Random(seed)
     allowed = [t for t in range(vocab_size) if t not in set(avoid)]
-    return [draw.choices(allowed, k=32) for _ in range(4)]
+    return [draw.choices(allowed, k=PROBE_TOKENS) for _ in range(4)]
 
 
 def make_probe(model: Any, sequences: list[list[int]], pad_id: int) -> Probe:

@@ -15,8 +15,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from assay.errors import ConfigError
 from rollouts.config import EngineConfig
 
+EXPERTS = (
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "moe_num_experts",
+)  #: E in a config
 ROUTER = "mlp.gate.weight"  #: how the name of a router's weight ends in a checkpoint
 
 
@@ -27,6 +34,21 @@ def as_held(items: Iterable[tuple[str, Any]], config: EngineConfig) -> Iterator[
     for name, tensor in items:
         wide = config.fp32_router_and_head and name.endswith(ROUTER)
         yield name, tensor.to(torch.float32 if wide else getattr(torch, config.dtype))
+
+
+def check_routers(model: str) -> None:
+    """Raise ConfigError for a mixture whose routers have names that nobody told us: they would be sent in 16 bits, and
+    only then widened. A dense policy has a head alone."""
+    from transformers import AutoConfig
+
+    from assay.moe import ARCHITECTURES
+
+    config = AutoConfig.from_pretrained(model).get_text_config()
+    if any(getattr(config, name, None) for name in EXPERTS) and config.model_type not in ARCHITECTURES:
+        raise ConfigError(
+            f"rollouts.engine.fp32_router_and_head: assay does not know the routers of {config.model_type!r} (of "
+            f"{' and '.join(ARCHITECTURES)} it does), and would round their weights; leave it out"
+        )
 
 
 @contextmanager

@@ -176,6 +176,8 @@ def test_a_checkpoint_of_other_sizes_is_found_before_anything_is_started(tmp_pat
     with writing_step(run.folder / "grpo" / "checkpoints", 1, {"cursor": 1}) as folder:
         made = PolicyConfig(init=InitConfig(hidden_size=64, num_hidden_layers=1))
         create_policy(made, load_tokenizer(tiny_policy), 0, folder / "model")
+    assert run.claim is not None
+    run.claim.release()
     result = assay("grpo", "--resume", str(run.folder))
     assert result.returncode == 2 and "another architecture: " in result.stderr and "fleet" not in result.stderr
 

@@ -147,8 +147,7 @@ class Run:
         if _marks(entry["data"]) != _marks(lineage.get("data", ())):
             raise ConfigError(f"{self.folder}: the data of {name!r} changed since it was made; choose another run_dir")
         for parent in lineage.get("parents", ()):
-            made = self.lineage.artifacts.get(parent)
-            if made is None or made["finished"] > entry["finished"]:
+            if parent not in self.lineage.artifacts or self.lineage.is_older(name, parent):
                 raise ConfigError(
                     f"{self.folder}: {name!r} is older than the {parent!r} it should come from; choose another run_dir"
                 )

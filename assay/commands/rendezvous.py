@@ -9,12 +9,14 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import selectors
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 from assay.errors import ConfigError, EnvironmentProblem
 
@@ -89,24 +91,54 @@ def meet(timeout_s: float) -> tuple[str, str, list[tuple[str, Connection]]]:
 
 
 def _admit(listening: socket.socket, key: bytes, count: int) -> list[tuple[str, Connection]]:
-    """The connections of the other ranks, which know the key."""
+    """The connections of the other ranks, which know the key; whoever else comes is passed over. Raises
+    EnvironmentProblem where some are not there after CONNECT_S."""
     found: dict[int, tuple[str, Connection]] = {}
-    listening.settimeout(CONNECT_S)
-    while len(found) < count:
+    deadline = time.monotonic() + CONNECT_S
+    with selectors.DefaultSelector() as open_:
+        listening.setblocking(False)
+        open_.register(listening, selectors.EVENT_READ)
         try:
-            sock, _ = listening.accept()
-            sock.settimeout(CONNECT_S)
-            knows = hmac.compare_digest(sock.recv(len(key), socket.MSG_WAITALL), key)
-        except OSError as error:
-            raise EnvironmentProblem(f"{len(found)} of {count} other ranks reached rank 0: {error}") from None
-        if not knows:
-            sock.close()
-            continue
-        connection = _lasting(sock)
-        rank, name = connection.recv()
-        found[rank] = (name, connection)
-    listening.close()
+            while len(found) < count:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise EnvironmentProblem(f"{len(found)} of {count} other ranks reached rank 0 in {CONNECT_S:g} s")
+                for ready, _ in open_.select(left_s):
+                    sock: Any = ready.fileobj
+                    if sock is listening:
+                        with suppress(OSError):  # gone again already
+                            open_.register(sock.accept()[0], selectors.EVENT_READ, bytearray())
+                    elif _said(sock, ready.data, key):
+                        open_.unregister(sock)
+                        found |= _named(sock, ready.data, key, deadline)
+        finally:
+            for ready in [*open_.get_map().values()]:
+                cast("socket.socket", ready.fileobj).close()
     return [found[rank] for rank in sorted(found)]
+
+
+def _said(sock: socket.socket, words: bytearray, key: bytes) -> bool:
+    """Take what has come from a socket into `words`; whether they are as long as the key, or nothing more will come."""
+    try:
+        more = sock.recv(len(key) - len(words))
+    except OSError:
+        more = b""
+    words += more
+    return not more or len(words) == len(key)
+
+
+def _named(sock: socket.socket, words: bytearray, key: bytes, deadline: float) -> dict[int, tuple[str, Connection]]:
+    """The rank behind a socket that said so much, its name and connection; nothing where that was not the key."""
+    if not hmac.compare_digest(words, key):
+        sock.close()
+        return {}
+    connection = _lasting(sock)
+    with suppress(OSError, EOFError):
+        if connection.poll(max(0.0, deadline - time.monotonic())):
+            rank, name = connection.recv()
+            return {rank: (name, connection)}
+    connection.close()
+    return {}
 
 
 def _lasting(sock: socket.socket) -> Connection:

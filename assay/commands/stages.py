@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,13 +178,11 @@ def _preference(group: Any, completion: Any, passed: bool | None) -> Mapping[str
 def evaluation(run: Run, fleet: Fleet, name: str, policy: Path | str, *, again: bool = False) -> EvalResult:
     """pass@1 of one policy on the held-out tasks, written to RUN/eval/NAME.json.
 
-    Kept if it is there and younger than the policy, unless `again`.
+    Kept if it is there and of the same weights, unless `again`.
     """
-    path = run.folder / "eval" / f"{name}.json"
-    made = run.lineage.artifacts.get(name)
-    since = 0.0 if made is None else datetime.fromisoformat(made["finished"]).timestamp()
-    if not again and path.is_file() and path.stat().st_mtime >= since:
-        return EvalResult.read(path)
+    path, mark = run.folder / "eval" / f"{name}.json", mark_of(policy) + revision_of(policy)
+    if not again and path.is_file() and (kept := EvalResult.read(path)).policy == mark:
+        return kept
     fleet.hold(policy)
     config, sampling = run.config, run.config.rollouts.sampling
     tasks, left_out = fleet.rollouts.within(run.heldout_tasks, sampling.max_prompt_tokens)
@@ -198,9 +195,10 @@ def evaluation(run: Run, fleet: Fleet, name: str, policy: Path | str, *, again: 
         max_completion_tokens=sampling.max_completion_tokens,
         seed=config.seed + 7,
     )
+    result = replace(result, policy=mark)
     result.write(path)
-    kept = f" ({left_out} prompts too long)" if left_out else ""
-    say(f"pass@1 held out, {name}: greedy {result.greedy}, sampled {result.sampled}{kept}")
+    without = f" ({left_out} prompts too long)" if left_out else ""
+    say(f"pass@1 held out, {name}: greedy {result.greedy}, sampled {result.sampled}{without}")
     return result
 
 
@@ -245,9 +243,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
     )
     first, cursor = 0, 0
     if resume:
-        checkpoint, first, cursor = record.resume()
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
+        checkpoint, first, cursor = record.resume(trainer.restore, config.checkpoint_every)
         say(f"grpo: resumed from {checkpoint or start}, {first} of {config.steps} steps done")
     parts = loop.Parts(
         tasks=TaskStream(tasks, run.config.seed, cursor, record.left),

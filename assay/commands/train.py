@@ -87,22 +87,26 @@ def _grpo(run: Run, resume: bool = False, samples: Path | None = None) -> int:
             f"`assay reward-model` first"
         )
     _look_before_the_fleet(run, start, reward_model, resume)
-    then = f"go on with: assay grpo --resume {run.folder}"
-    if samples is not None:  # a resumed one would draw anew
-        then = AGAIN
     try:
         with fleet(run.config, start, samples) as machines:
             if reward_model is not None:
                 machines.use_reward_model(reward_model)
             print(stages.grpo(run, machines, start, parent, resume=resume))
     except InfraFailure as failure:
-        raise InfraFailure(f"{failure}; {then}") from None
+        raise InfraFailure(f"{failure}; {_then(run, samples)}") from None
     except KeyboardInterrupt as stopped:
-        raise KeyboardInterrupt(f"{str(stopped) or 'stopped'}; {then}") from None
+        raise KeyboardInterrupt(f"{str(stopped) or 'stopped'}; {_then(run, samples)}") from None
     finally:
         if (run.folder / "grpo" / "metrics.jsonl").is_file():
             leave_report(run.folder)
     return 0
+
+
+def _then(run: Run, samples: Path | None) -> str:
+    """How to go on with a GRPO run that ended early; a replay is started anew, for a resumed one would draw."""
+    begun = (run.folder / "grpo" / "metrics.jsonl").is_file()  # before that there is nothing to resume
+    words = ["--resume", str(run.folder)] if begun else [str(run.folder / "config.yaml")]
+    return AGAIN if samples is not None else f"go on with: {shlex.join(['assay', 'grpo', *words])}"
 
 
 def _eval(run: Run, policy: str | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from copy import copy
 
 import pytest
 
@@ -86,3 +87,25 @@ def test_a_signal_while_time_runs_out_does_not_break_the_checkpoint():
         assert stop()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop() and "max_hours=1 leaves 0 s" in stop.why
+
+
+def test_a_checkpoint_in_flight_is_waited_for_before_the_last_is_written(monkeypatch: pytest.MonkeyPatch):
+    """Steps of 1 s, checkpoints of 30: with one begun 10 s ago, 20 are to wait for, then a step and 30 for the last."""
+    clock = Clock(monkeypatch)
+    stop = Stopping(Limit(1000 / 3600, started=1000.0))
+    assert not stop()
+    stop.writing()
+    clock.now += 1.0
+    assert not stop()
+    assert stop._saves_s(clock.now) == 2.0, "of the first one nothing is known but that it takes longer than that"
+    clock.now += 29.0
+    stop.saved(30.0)
+    for since, wanted in ((None, 31.0), (0.0, 61.0), (10.0, 51.0), (40.0, 41.0)):
+        if since is not None:
+            stop.writing()
+            clock.now += since
+        for spare, asked in ((0.1, False), (-0.1, True)):
+            again = copy(stop)
+            again.limit = Limit((clock.now + SPARE * wanted + spare - 1000.0) / 3600, started=1000.0)
+            again._before = None
+            assert again() is asked

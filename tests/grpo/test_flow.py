@@ -227,9 +227,7 @@ def start(
     record = RunRecord(folder, config.steps, keep_last=2, snapshot=trainer.snapshot, say=lambda line: None)
     first, cursor = 0, 0
     if resume:
-        checkpoint, first, cursor = record.resume()
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
+        _, first, cursor = record.resume(trainer.restore, config.checkpoint_every)
     steps = iter(range(first, config.steps))
     parts = loop.Parts(
         tasks=TaskStream(TASKS, 0, cursor, record.left),

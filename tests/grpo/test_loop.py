@@ -118,9 +118,7 @@ def start(
     )
     first, cursor = 0, 0
     if resume:
-        checkpoint, first, cursor = record.resume()
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
+        _, first, cursor = record.resume(trainer.restore, config.checkpoint_every)
     parts = loop.Parts(
         tasks=TaskStream(TASKS, 0, cursor),
         rollouts=rollouts,

@@ -37,6 +37,10 @@ def test_rows_round_trip(tmp_path: Path):
         (({**ROW, "verifier": ["x"]},), r"t\.jsonl:1: verifier is \['x'\], expected text"),
         (({**ROW, "messages": []},), r"t\.jsonl:1: task 'a' has no messages"),
         (({**ROW, "messages": [{"role": "assistant", "content": "x"}]},), r"must end with a user message"),
+        ((ROW, {**ROW, "id": "b\ud83d"}), r"t\.jsonl:2: id holds '\\ud83d', half of a pair of surrogates"),
+        (({**ROW, "source": "\ude00"},), r"t\.jsonl:1: source holds '\\ude00'"),
+        (({**ROW, "family": "\ude00"},), r"t\.jsonl:1: family holds '\\ude00'"),
+        (({**ROW, "messages": [{"role": "user", "content": "a \ud83d"}]},), r"t\.jsonl:1: content holds '\\ud83d'"),
         ((), r"holds no tasks"),
     ],
 )

@@ -157,3 +157,16 @@ def test_a_forward_pass_that_differs_is_told_apart_from_wrong_weights(engine: An
     probe = make_probe(model, sequences(model), pad_id=2)
     with pytest.raises(WeightMismatch, match="disagree in the forward pass itself"):
         compare_probe(engine.score(probe.sequences), probe.expected, ProofConfig(), 15)
+
+
+def test_the_probe_fits_where_answers_are_short(tiny_policy: Path, model: Any):
+    """It was refused as too long for the context, and taken for an engine that dies."""
+    from rollouts.vllm import VLLMEngine
+
+    engine = VLLMEngine(str(tiny_policy), EngineConfig(max_num_seqs=4), ProofConfig(), max_model_len=24, eos_token_id=1)
+    try:
+        engine.load_weights(publish(checkpoint_state(model), 0))
+        probe = make_probe(model, sequences(model), pad_id=2)
+        assert compare_probe(engine.score(probe.sequences), probe.expected, ProofConfig(), 0) < 1e-4
+    finally:
+        engine.close()

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GraniteMoeConfig, LlamaConfig, MixtralConfig, PhimoeConfig, Qwen3MoeConfig
 
 from assay.config import validate
 from assay.errors import ConfigError
 from assay.moe import gates_of
 from assay.policy import load_policy
 from rollouts.config import EngineConfig, ProofConfig, RolloutConfig
+from rollouts.vllm import VLLMEngine
 from rollouts.weights import checkpoint_state, compare_probe, make_probe, probe_sequences, publish
-from rollouts.wide import as_held, wide_routers
+from rollouts.wide import as_held, check_routers, wide_routers
 from tests.moe_policies import make_policy
 
 NARROW = EngineConfig(dtype="bfloat16", max_num_seqs=8)
@@ -55,10 +57,23 @@ def test_an_engine_of_32_bits_needs_no_word_for_it():
         validate(RolloutConfig, {"engine": {"fp32_router_and_head": True}}, "x.yaml")
 
 
+@pytest.mark.parametrize("config", [MixtralConfig, PhimoeConfig, GraniteMoeConfig])
+def test_routers_of_unknown_names_are_not_widened_after_they_were_rounded(tmp_path: Path, config: Any):
+    """Theirs are called block_sparse_moe.gate, .router, router.layer: none of what `as_held` leaves wide."""
+    config().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"does not know the routers of '{config.model_type}'.*; leave it out"):
+        VLLMEngine(str(tmp_path), WIDE, ProofConfig(), max_model_len=64, eos_token_id=1)
+
+
+def test_what_has_known_routers_or_none_is_taken(policy: Path, tmp_path: Path):
+    check_routers(str(policy))
+    for config in (Qwen3MoeConfig(), LlamaConfig()):
+        config.save_pretrained(tmp_path)
+        check_routers(str(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def engine(policy: Path) -> Iterator[Any]:
-    from rollouts.vllm import VLLMEngine
-
     made = VLLMEngine(str(policy), WIDE, ProofConfig(), max_model_len=64, eos_token_id=1)
     yield made
     made.close()
