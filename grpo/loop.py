@@ -21,7 +21,7 @@ from assay.metrics import Timer
 from grpo import mismatch
 from grpo.batch import Advantage, TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig
-from grpo.drawing import Drawing, Drawn, Rewards, Rollouts
+from grpo.drawing import Drawing, Drawn, Recorded, Rewards, Rollouts
 from grpo.flow import Source, source
 from grpo.record import RunRecord, describe, lag_shares
 from rollouts.config import SamplingConfig
@@ -45,6 +45,7 @@ class Parts:
     sync: Callable[[], Mapping[str, float]]  #: publish the trainer's weights to every engine, with proof
     rest: Callable[[], object] = lambda: None  #: let the engines give back memory until that
     evaluate: Callable[[int], Mapping[str, float]] | None = None  #: held-out pass@1, during the run
+    recorded: Recorded | None = None  #: the steps of a run that was made, instead of tasks and engines
 
 
 def run(
@@ -59,15 +60,14 @@ def run(
 ) -> int:
     """Train from step `start` to `config.steps`, or until `stop()`; returns the number of steps done.
 
-    Raises WeightMismatch, TrainingDiverged or InfraFailure; what was recorded before stays valid.
-    """
+    Raises WeightMismatch, TrainingDiverged or InfraFailure; what was recorded before stays valid."""
     timer = Timer()
     with timer.phase("sync"):
         parts.sync()
     drawing = Drawing(
         config=config, sampling=sampling, tasks=parts.tasks, rollouts=parts.rollouts, rewards=parts.rewards, seed=seed
     )
-    with closing(source(drawing, start)) as ahead:
+    with closing(source(drawing, start, parts.recorded)) as ahead:
         for done in range(start + 1, config.steps + 1):
             if stop():
                 return done - 1
