@@ -4,7 +4,7 @@ A checkpoint is written into a hidden sibling, flushed to the disk, given its ma
 renamed into place. Whatever kills the process, a folder with a marker is whole, and the one before it is intact.
 
     runs/x/checkpoints/step-00000040/      complete.json: {"step": 40, ...}
-    runs/x/checkpoints/.step-00000050.partial/   a process died here; ignored, and removed by the next writer
+    runs/x/checkpoints/.step-00000050.partial/   a process died here; ignored, and removed by the next
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from assay.errors import CheckpointError
 
 MARKER = "complete.json"
 _STEP = re.compile(r"step-(\d+)")
+_ASIDE = re.compile(r"step-\d+\.(partial|old)")
 _FULL_BYTES = 1 << 20  #: with less than this left, a write that failed failed for want of room
 
 
@@ -53,7 +54,9 @@ def writing(folder: Path, facts: Mapping[str, Any] | None = None) -> Iterator[Pa
 
 @contextmanager
 def writing_step(root: Path, step: int, facts: Mapping[str, Any] | None = None, keep_last: int = 2) -> Iterator[Path]:
-    """`writing` of `root/step-00000042`; afterwards all but the newest `keep_last` checkpoints are removed."""
+    """`writing` of `root/step-00000042`; afterwards all but the newest `keep_last` checkpoints are removed, and before
+    what earlier writers left half done: a run that is stopped often would fill the disk with it."""
+    sweep(root)
     with writing(step_folder(root, step), {"step": step, **(facts or {})}) as partial:
         yield partial
     prune(root, keep_last)
@@ -99,6 +102,17 @@ def prune(root: Path, keep_last: int) -> None:
     for path in valid[: max(0, len(valid) - max(1, keep_last))]:
         (path / MARKER).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep(root: Path) -> None:
+    """Remove what processes that died left below `root`: partial checkpoints, replaced ones, and those whose removal
+    had begun. One that stepped aside for another that never came steps back. Nobody else may be writing there."""
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        hidden, name = path.name.startswith("."), path.name.removeprefix(".")
+        if hidden and name.endswith(".old") and is_complete(path) and not (root / name.removesuffix(".old")).exists():
+            path.rename(root / name.removesuffix(".old"))
+        elif (hidden and _ASIDE.fullmatch(name)) or (_STEP.fullmatch(path.name) and not is_complete(path)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:

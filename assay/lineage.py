@@ -183,6 +183,18 @@ def mark_of(model: str | Path) -> str:
     return whole.hexdigest()
 
 
+def revision_of(model: str | Path) -> str:
+    """`@COMMIT` of a model of the hub that was loaded here: the same name may mean other weights later. Else empty."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = "" if Path(model).is_dir() else try_to_load_from_cache(str(model), "config.json")
+    except HFValidationError:
+        found = ""
+    return f"@{Path(found).parent.name}" if isinstance(found, str) and found else ""
+
+
 @functools.cache
 def versions() -> dict[str, Any]:
     """Python, the installed packages that matter, assay itself and, inside a git checkout, the commit."""

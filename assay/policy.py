@@ -186,6 +186,39 @@ def load_policy(path: str | Path, dtype: Dtype = "float32", experts: Experts | N
     return model
 
 
+def without_dropout(model: PreTrainedModel, name: str) -> None:
+    """Switch off what a model draws at random in training mode: dropout of any kind, jitter of routers.
+
+    For GRPO, whose policy is the distribution that engines sample from; with dropout it would be another one at every
+    pass. `model.config`, which is exported, stays as it was. Raises ConfigError where two passes still differ.
+    """
+    import torch
+
+    def off(values: Mapping[str, Any], module: object = None) -> list[str]:
+        own = {"p"} if isinstance(module, torch.nn.modules.dropout._DropoutNd) else set()
+        drawn = (key for key, value in values.items() if isinstance(value, float) and value > 0)
+        return [key for key in drawn if _AT_RANDOM.search(key) or key in own]
+
+    for module in model.modules():
+        for key in off(vars(module), module):
+            setattr(module, key, 0.0)
+    if not (asked := off(model.config.to_dict())):
+        return
+    tokens, training = torch.arange(8, device=model.device)[None], model.training
+    model.train()
+    with torch.no_grad(), torch.random.fork_rng():
+        first, second = (model(input_ids=tokens).logits for _ in range(2))
+    model.train(training)
+    if not torch.equal(first, second):
+        raise ConfigError(
+            f"{name}: two passes in training mode differ, by {', '.join(asked)} of its config.json; GRPO cannot train "
+            f"a policy that drops at random: set these to 0 there"
+        )
+
+
+_AT_RANDOM = re.compile("drop|jitter")
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder or on the hub. Raises CheckpointError where there is none, or another model's: one with
     more tokens than the model beside it embeds. Engines have none, so this is the only place to see it."""

@@ -1,13 +1,15 @@
 """What a weight sync costs: seconds, bytes per second as a share of memcpy, memory beyond the weights, and the proof.
 
-    python benchmarks/sync.py                 a table over all sizes, each in a process of its own
-    python benchmarks/sync.py small medium    some of them
+    python benchmarks/sync.py                             a table over all sizes, each in a process of its own
+    python benchmarks/sync.py small medium medium+lora    some of them
 
 One engine on a CPU in fp32, weights handed over as Ray hands them over: a bucket at a time, copied to memory that
-cannot be written to (counted as "copy", and as the engine's). A step is 8 completions of 32 tokens for each of 4
-prompts, and one update of the policy on them. "Beyond" is the largest resident size during the phase less what was
-resident before, in units of the weights' size. Of the trainer: a pass over its buckets that keeps none. Of the engine:
-what it takes to load and prove, with the bucket at hand and its copy, as both sides are one process here.
+cannot be written to (counted as "copy", and as the engine's). A step is 8 completions of 40 tokens for each of 16
+prompts, 5,120 tokens as in the demo, and one update of the policy on them. "Beyond" is the largest resident size during
+the phase less what was resident before, in units of the weights' size. Of the trainer: a pass over its buckets that
+keeps none. Of the engine: what it takes to load and prove, with the bucket at hand and its copy, as both sides are one
+process here. With "+lora" GRPO trains factors of rank 16, which alone are sent (`rollouts.engine.lora_sync: adapter`);
+the frozen weights, brought once, are not counted, and merging with its checks is a part of "load", not of the proof.
 """
 
 from __future__ import annotations
@@ -33,16 +35,17 @@ SIZES: dict[str, dict[str, Any]] = {
               "moe_intermediate_size": 384, "n_routed_experts": 16},
 }  # fmt: skip
 ROUNDS = 3
-PROMPTS, GROUP, TOKENS = 4, 8, 32
+PROMPTS, GROUP, TOKENS = 16, 8, 40
+LORA = "+lora"  #: after a size
 BUCKET_MIB = 16  #: the sizes here are small
-COLUMNS = ("size", "parameters", "MB", "publish", "copy", "digests", "load", "modules", "probe", "sync", "of memcpy",
-           "proof / sync", "proof / step", "step", "beyond, trainer", "beyond, engine")  # fmt: skip
+COLUMNS = ("size", "parameters", "MB sent", "publish", "copy", "digests", "load", "modules", "probe", "sync",
+           "of memcpy", "proof / sync", "proof / step", "step", "beyond, trainer", "beyond, engine")  # fmt: skip
 
 
 def main(names: list[str]) -> int:
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + " --- |" * len(COLUMNS))
-    for name in names or list(SIZES):
+    for name in names or [*SIZES, *(f"{size}{LORA}" for size in SIZES)]:
         done = subprocess.run(
             [sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, text=True, check=True, timeout=900
         )
@@ -53,16 +56,17 @@ def main(names: list[str]) -> int:
 def line(name: str, m: dict[str, float]) -> str:
     proof = m["digests"] + m["modules"] + m["probe"]
     sync = m["publish"] + m["copy"] + m["load"] + proof
-    rate = m["bytes"] / (sync - proof)
-    cells = [name, f"{m['parameters'] / 1e6:.1f} M", f"{m['bytes'] / 1e6:.0f}"]
+    share = "-" if name.endswith(LORA) else f"{m['bytes'] / (sync - proof) / m['memcpy']:.0%}"
+    cells = [name, f"{m['parameters'] / 1e6:.1f} M", f"{m['bytes'] / 1e6:.3g}"]
     cells += [f"{m[part]:.3f} s" for part in ("publish", "copy", "digests", "load", "modules", "probe")]
-    cells += [f"{sync:.3f} s", f"{rate / m['memcpy']:.0%}", f"{proof / sync:.0%}", f"{proof / (m['step'] + sync):.1%}"]
+    cells += [f"{sync:.3f} s", share, f"{proof / sync:.0%}", f"{proof / (m['step'] + sync):.1%}"]
     cells += [f"{m['step']:.2f} s", f"{m['beyond_trainer']:.2f}", f"{m['beyond_engine']:.2f}"]
     return "| " + " | ".join(cells) + " |"
 
 
 def one(name: str) -> dict[str, float]:
     """Medians over ROUNDS syncs, each after a step."""
+    from assay.adapter import LoraConfig
     from assay.policy import InitConfig, PolicyConfig, create_policy
     from assay.tokenizer import train_tokenizer
     from grpo.config import GRPOConfig
@@ -73,34 +77,43 @@ def one(name: str) -> dict[str, float]:
 
     tokenizer = train_tokenizer(["def f(n): return n"], vocab_size=1024)
     with tempfile.TemporaryDirectory() as folder:
-        path = create_policy(PolicyConfig(init=InitConfig(**SIZES[name])), tokenizer, 0, Path(folder) / "policy")
-        config = GRPOConfig(kl={"coef": 0.0}, learning_rate=1e-5)
-        trainer = PolicyTrainer(path, config, dtype="float32", temperature=1.0, pad_id=tokenizer.pad_token_id)
-        engine = VLLMEngine(str(path), EngineConfig(max_num_seqs=32), ProofConfig(), max_model_len=128, eos_token_id=1)
+        size, _, adapted = name.partition("+")
+        lora, sent = (LoraConfig(rank=16), "adapter") if adapted else (None, "merged")
+        init = InitConfig(**SIZES[size])
+        path = create_policy(PolicyConfig(init=init), tokenizer, 0, Path(folder) / "policy")
+        config = GRPOConfig(kl={"estimator": "none"}, learning_rate=1e-5)
+        trainer = PolicyTrainer(
+            path, config, dtype="float32", temperature=1.0, pad_id=tokenizer.pad_token_id, lora=lora
+        )
+        how = EngineConfig(max_num_seqs=128, sync_bucket_mib=BUCKET_MIB, lora_sync=sent)
+        engine = VLLMEngine(str(path), how, ProofConfig(), max_model_len=128, eos_token_id=1)
         sequences = probe_sequences(len(tokenizer), tokenizer.all_special_ids)
-        rows = [measured(engine, trainer, sequences) for _ in range(ROUNDS + 1)]
+        for bucket in trainer.publication(how, keep=False).base or ():
+            engine.load_weights(bucket)
+        rows = [measured(engine, trainer, how, sequences) for _ in range(ROUNDS + 1)]
     return {part: median(row[part] for row in rows[1:]) for part in rows[0]}  # the first warms up
 
 
-def measured(engine: Any, trainer: Any, sequences: list[list[int]]) -> dict[str, float]:
+def measured(engine: Any, trainer: Any, how: Any, sequences: list[list[int]]) -> dict[str, float]:
     """One step, then one sync in its parts."""
-    from rollouts.config import EngineConfig, ProofConfig
+    from rollouts.config import ProofConfig
     from rollouts.weights import compare_probe
 
     row: dict[str, float] = {"step": timed(lambda: step(engine, trainer))[1]}
-    published = trainer.publication(EngineConfig(sync_bucket_mib=BUCKET_MIB), keep=False)
+    published = trainer.publication(how, keep=False)
     (sizes, passed), extra = beyond(lambda: timed(lambda: [bucket.size_bytes for bucket in published]))
     row["bytes"] = float(sum(sizes))
-    row["beyond_trainer"] = extra / row["bytes"]
+    state = trainer.unwrapped.state_dict()
+    held = float(sum(tensor.nbytes for tensor in state.values()))
+    row["beyond_trainer"] = extra / held
     spent = {"digests": 0.0, "copy": 0.0}
     report, extra = beyond(lambda: given(engine, published, spent))
-    row["beyond_engine"] = extra / row["bytes"]
+    row["beyond_engine"] = extra / held
     probe, asked = timed(lambda: trainer.probe(sequences))
     answers, scored = timed(lambda: engine.score(probe.sequences))
     compare_probe(answers, probe.expected, ProofConfig(), published.version)
     row |= {"digests": 2 * spent["digests"], "copy": spent["copy"], "publish": passed - spent["digests"]}
     row |= {"modules": report.proof_s - spent["digests"], "probe": asked + scored, "load": report.load_s}
-    state = trainer.unwrapped.state_dict()
     row |= {"memcpy": memcpy(state), "parameters": float(sum(tensor.numel() for tensor in state.values()))}
     return row
 

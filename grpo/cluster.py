@@ -451,9 +451,21 @@ def _knock(address: str | None) -> None:
         try:
             channel.unary_unary(ALIVE)(b"", timeout=KNOCK_S)
         except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:  # Ray itself would try again for twenty seconds
+                raise ConnectionError(f"the cluster at {address} wants a token, and {_token_here()}") from None
             if error.code() in STRANGERS:  # else it is a Ray, which says itself what it does not like
                 what = STRANGERS[error.code()] or " ".join(error.details().split()).rpartition("last error: ")[2]
                 raise ConnectionError(f"what listens at {address} is no Ray cluster: {what[:200]}") from None
+
+
+def _token_here() -> str:
+    """What is wrong with how this process shows its token, and what to do. By itself Ray sends none to an address."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return "RAY_AUTH_MODE=token is not set here; set it, for every `ray start` too"
+    return (
+        "the one here is another (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); copy the head's, which "
+        "`ray get-auth-token` prints there"
+    )
 
 
 def _devices() -> list[str]:

@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
-from assay.errors import TrainingDiverged
+from assay.errors import InfraFailure, TrainingDiverged
 from assay.metrics import Timer
 from grpo import mismatch
 from grpo.batch import Advantage, TrainBatch, build_batch, estimate_advantages
@@ -71,9 +71,15 @@ def run(
         for done in range(start + 1, config.steps + 1):
             if stop():
                 return done - 1
-            drawn = _take(ahead, done - 1, timer, config)
-            with timer.phase("sync"):
-                parts.rest()
+            try:
+                drawn = _take(ahead, done - 1, timer, config)
+                with timer.phase("sync"):
+                    parts.rest()
+            except InfraFailure:
+                if stop():  # asked to stop, and the engines were too: of this step nothing is learned
+                    return done - 1
+                record.rescue(done - 1, since=start)
+                raise
             metrics, advantages = _train(drawn, config, sampling, parts, record, timer, done)
             with ahead.engines():
                 with timer.phase("sync"):

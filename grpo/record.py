@@ -11,7 +11,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from assay.background import Background
-from assay.checkpoint import latest_valid, read_marker, writing_step
+from assay.checkpoint import latest_valid, read_marker, sweep, writing_step
 from assay.errors import CheckpointError
 from assay.metrics import MetricsLog, Timer, time_table
 from assay.stopping import Stopping
@@ -19,6 +19,8 @@ from assay.types import FinishReason, ScoredGroup, Verdict
 from grpo.batch import Advantage
 from grpo.keeping import write_groups
 from rollouts.recorder import SampleRecorder
+
+FROM = {"tasks": "the file of training tasks", "start": "the policy this run began from"}
 
 
 class RunRecord:
@@ -33,14 +35,16 @@ class RunRecord:
         snapshot: Callable[[], Callable[[Path], None]],
         background: bool = False,
         tasks: str = "",
+        start: str = "",
         stop: Stopping | None = None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
         """`snapshot()` is what writes the state as it is at that moment, later: `background` writes it beside the
-        next steps, and then it must hold a copy. `tasks` is a digest of what the cursor counts in. `stop` is told how
-        long a checkpoint takes."""
+        next steps, and then it must hold a copy. `tasks` is a digest of what the cursor counts in, `start` one of the
+        policy that was trained from. `stop` is told how long a checkpoint takes."""
         self.folder, self.steps, self._keep_last = folder, steps, keep_last
-        self._snapshot, self._say, self._stop, self._tasks = snapshot, say, stop or Stopping(), tasks
+        self._snapshot, self._say, self._stop = snapshot, say, stop or Stopping()
+        self._made_from = {"tasks": tasks, "start": start}
         self._background = Background() if background else None
         self._written_s = 0.0  #: of writes that ended since the last row
         self._made = False  #: a checkpoint, by this process
@@ -81,7 +85,8 @@ class RunRecord:
         task cursor. Raises what an earlier write raised: one is in flight, and one copy is held, at a time."""
         began = time.monotonic()
         self.wait()
-        facts, save = {"kind": "grpo", "cursor": self.cursor, "left": self.left, "tasks": self._tasks}, self._snapshot()
+        facts = {"kind": "grpo", "cursor": self.cursor, "left": self.left, **self._made_from}
+        save = self._snapshot()
         taken_s = time.monotonic() - began
 
         def write() -> None:
@@ -98,6 +103,17 @@ class RunRecord:
             write()
         self.last, self._made = step, True
 
+    def rescue(self, step: int, since: int) -> None:
+        """A checkpoint of the steps done, where there is none: something failed that is no part of the trainer. What
+        then prevents it is said; the failure is what ends the run."""
+        if step <= (since if self.last is None else self.last):
+            return
+        try:
+            self.checkpoint(step)
+            self.wait()
+        except CheckpointError as error:
+            self._say(str(error))
+
     def wait(self) -> None:
         """Until the newest checkpoint is whole. Raises CheckpointError where it could not be written."""
         if self._background is not None:
@@ -107,15 +123,18 @@ class RunRecord:
         """The newest valid checkpoint, its step and task cursor; what was recorded after it is taken back.
 
         A run that died before its first checkpoint starts again: no folder, step 0, cursor 0. Raises CheckpointError
-        where the tasks are others by now: the same places would be other prompts.
+        where the tasks are others by now, for the same places would be other prompts; or the policy that training began
+        from, for it is the reference, and what an adapter belongs to.
         """
+        sweep(self.folder / "checkpoints")
         folder = latest_valid(self.folder / "checkpoints")
         facts: Mapping[str, Any] = read_marker(folder) if folder is not None else {"step": 0, "cursor": 0}
-        if folder is not None and facts.get("tasks", self._tasks) != self._tasks:
-            raise CheckpointError(
-                f"{folder}: the file of training tasks changed since; put the old one back, or start in another "
-                f"run_dir from {folder / 'model'}"
-            )
+        for name, now in self._made_from.items() if folder is not None else ():
+            if facts.get(name, now) != now:
+                raise CheckpointError(
+                    f"{folder}: {FROM[name]} changed since; put the old one back, or start in another run_dir from "
+                    f"{folder}/model"
+                )
         step, cursor = int(facts["step"]), int(facts["cursor"])
         self._log.truncate_after(step)
         self._samples.remove_after(step)

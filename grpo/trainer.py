@@ -36,13 +36,13 @@ from assay.adapter import (
     scale_of,
     without_adapter,
 )
-from assay.checkpoint import load_state, save_state
+from assay.checkpoint import load_state, restore_rng, rng_state, save_state
 from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
 from assay.moe_replay import Route, Routers
 from assay.optimization import adamw, set_rate
 from assay.packing import PackedBatch, pack_completions
-from assay.policy import Attention, Dtype, Experts, load_policy, without_bars, write_model
+from assay.policy import Attention, Dtype, Experts, load_policy, without_bars, without_dropout, write_model
 from assay.precision import check_precision, computing, keep_routers_wide, narrow_frozen
 from assay.segments import attend_by_segment
 from assay.sharded import Copies, load_model_state, load_optimizer_state, placed, whole
@@ -100,6 +100,7 @@ class PolicyTrainer:
         check_precision(dtype, self.accelerator.mixed_precision)
         self.dtype = dtype  # of products; trained weights are float32
         model = load_policy(policy, "float32", experts)
+        without_dropout(model, str(policy))
         if attention == "segments":
             attend_by_segment(model)
         if config.gradient_checkpointing:
@@ -374,6 +375,7 @@ class PolicyTrainer:
         saved = {
             "optimizer": whole(self.optimizer.state_dict(), main, Copies() if copied else _as_it_is),
             "version": self.version,
+            "rng": rng_state(),
             "bonus": (self.bonus.coefficient, self.bonus.entropy),
         }
         if self.reference is not None and self.config.kl.reset_every:  # else it is the policy the run began from
@@ -404,6 +406,8 @@ class PolicyTrainer:
         saved = load_state(folder / "trainer.pt")
         load_optimizer_state(self.optimizer, saved["optimizer"])
         self.version = saved["version"]
+        if "rng" in saved:
+            restore_rng(saved["rng"])
         self.bonus = Bonus(*saved.get("bonus", (self.config.entropy.coef, 0.0)))
         if self.reference is not None and "reference" in saved:
             load_model_state(self.reference, saved["reference"])

@@ -246,8 +246,11 @@ class RolloutPool:
             own = replace(sampling, numbers=tuple(map(sampling.number, indices)))
             for k, completions in engine.stream([prompts[i] for i in indices], own):
                 if indices[k] not in given:
+                    _whole(n, completions, sampling)
                     given.add(indices[k])
                     give((indices[k], completions))
+            if lacking := set(indices) - given:  # a prompt that nobody asks for again would be lost
+                raise InfraFailure(f"rollouts/{n} ended its answer without {len(lacking)} of {len(indices)} prompts")
 
         while indices := take():
             with self._gates[n].call():
@@ -255,8 +258,16 @@ class RolloutPool:
 
     def _one(self, n: int, task: Task, sampling: Sampling) -> RolloutGroup:
         prompt = self.prompt_ids(task)
+
+        def ask(engine: Engine) -> list[Completion]:
+            answers = [*engine.stream([prompt], sampling)]
+            if len(answers) != 1:
+                raise InfraFailure(f"rollouts/{n} gave {len(answers)} answers to one prompt")
+            _whole(n, answers[0][1], sampling)
+            return answers[0][1]
+
         with self._gates[n].call():
-            ((_, completions),) = self._on(n, lambda engine: [*engine.stream([prompt], sampling)])
+            completions = self._on(n, ask)
         group = self._group(task, completions)
         self.expected.note(group)
         return group
@@ -343,6 +354,12 @@ def _lacks(kept: str, base: Publication) -> bool:
     """Whether an engine that keeps these frozen weights has to be given others. One that keeps none does not need their
     name, for which they are read once over."""
     return not kept or kept != base.name
+
+
+def _whole(n: int, completions: Sequence[Completion], sampling: Sampling) -> None:
+    """Raises InfraFailure where a group lacks members: its mean and deviation would be others."""
+    if len(completions) != sampling.samples:
+        raise InfraFailure(f"rollouts/{n} gave {len(completions)} of {sampling.samples} completions of a prompt")
 
 
 def _base_of(published: Published) -> Publication | None:

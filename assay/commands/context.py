@@ -16,6 +16,7 @@ from typing import Any
 
 from assay import config as configs
 from assay.checkpoint import is_complete
+from assay.claim import Claim
 from assay.commands.schema import RunConfig
 from assay.errors import AssayError, ConfigError, DataError, boundary
 from assay.lineage import Lineage, data_entry
@@ -49,15 +50,21 @@ class Run:
     config: RunConfig
 
     def __post_init__(self) -> None:
+        self.claim: Claim | None = None  #: on the folder, where something is made in it
         self.folder = Path(self.config.run_dir)
         self.limit = Limit(self.config.max_hours, monotonic())
         self.lineage = Lineage(self.folder)
 
     @classmethod
-    def open(cls, config: RunConfig) -> Run:
-        """Make the folder, or take up an existing one made from the same settings. Raises ConfigError otherwise."""
+    def open(cls, config: RunConfig, *, alone: bool = True) -> Run:
+        """Make the folder, or take up an existing one made from the same settings. Raises ConfigError otherwise, and
+        where another process has it; not `alone`, it may, as evaluations only add files of their own."""
         config = config.anchored()
         run = cls(config)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if alone:
+            run.claim = Claim(run.folder)
+            run.lineage = Lineage(run.folder)  # as whoever had it before left it
         kept = run.folder / "config.yaml"
         given = {"replayed", *(["base"] if config.policy.path is not None else [])}
         made = [name for name in run.lineage.artifacts if name not in given]
@@ -69,7 +76,6 @@ class Run:
                     f"{run.folder} was made with other settings ({', '.join(changed[:3])}); choose another run_dir, "
                     f"or remove that folder"
                 )
-        run.folder.mkdir(parents=True, exist_ok=True)
         configs.dump(config, kept)
         return run
 
@@ -84,7 +90,10 @@ class Run:
                 f"--resume takes the run's own settings, given {' '.join(overrides)}; only "
                 f"{' and '.join(MAY_DIFFER[1:])} may be given anew"
             )
-        return cls(configs.load(RunConfig, path, [f"run_dir={json.dumps(str(folder))}", *overrides]))
+        claim = Claim(Path(folder))
+        run = cls(configs.load(RunConfig, path, [f"run_dir={json.dumps(str(folder))}", *overrides]))
+        run.claim = claim
+        return run
 
     # -- tasks ------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from assay.commands.context import Run, say
 from assay.commands.fleet import Fleet
 from assay.commands.ranks import everywhere, held
 from assay.errors import ConfigError, DataError
-from assay.lineage import data_entry
+from assay.lineage import data_entry, mark_of, revision_of
 from assay.metrics import MetricsLog
 from assay.policy import check_folder, create_policy
 from assay.progress import Progress, progress
@@ -240,6 +240,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         snapshot=_snapshots(trainer, fleet.tokenizer, copied=beside),
         background=beside,
         tasks=run.data_row("train")["sha256"],
+        start=mark_of(start) + revision_of(start),
         stop=stop,
     )
     first, cursor = 0, 0

@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.replay is not None:
             return replay(config, Path(arguments.replay), _grpo)
     try:
-        return _stage(arguments, Run.open(config))
+        return _stage(arguments, Run.open(config, alone=arguments.command != "eval"))
     except KeyboardInterrupt as stopped:
         if arguments.command == "grpo":  # says itself how to go on
             raise

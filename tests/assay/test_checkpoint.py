@@ -26,6 +26,7 @@ from assay.checkpoint import (
     rng_state,
     save_state,
     step_folder,
+    sweep,
     valid_checkpoints,
     write_failure,
     writing,
@@ -167,3 +168,20 @@ def test_a_full_disk_is_named_where_torch_only_says_that_writing_failed(tmp_path
     assert "unexpected pos" in str(write_failure(error, tmp_path))
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=4096))
     assert str(write_failure(error, tmp_path)) == "[Errno 28] No space left on device"
+
+
+def test_what_earlier_writers_left_half_done_is_removed_by_the_next(tmp_path: Path):
+    write(tmp_path, 50)
+    for name in (".step-00000047.partial", ".step-00000050.old", "step-00000040", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data").write_text("x")
+    write(tmp_path, 60)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes", "step-00000050", "step-00000060"]
+
+
+def test_a_checkpoint_that_stepped_aside_for_one_that_never_came_steps_back(tmp_path: Path):
+    write(tmp_path, 50, "whole")
+    (tmp_path / "step-00000050").rename(tmp_path / ".step-00000050.old")
+    sweep(tmp_path)
+    assert (step_folder(tmp_path, 50) / "data").read_text() == "whole"
+    sweep(tmp_path / "nowhere")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -356,6 +358,63 @@ def trained_on(folder: Path) -> list[list[str]]:
     """Task ids by step, in the order of the samples."""
     files = sorted((folder / "samples").glob("*.parquet"))
     return [list(dict.fromkeys(parquet.read_table(file)["task_id"].to_pylist())) for file in files]
+
+
+class Dying(FakeRollouts):
+    """Fails in the fifth draw, for good; asked to stop meanwhile, or not."""
+
+    def __init__(self, stop: Stopping | None = None) -> None:
+        super().__init__()
+        self.stop = stop
+
+    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
+        if len(self.seen) == 4:
+            if self.stop is not None:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise InfraFailure("rollouts/0 died during generate")
+        yield from super().stream(tasks, sampling)
+
+
+def on(folder: Path, rollouts: FakeRollouts, stop: Stopping, *, full: bool = False) -> int:
+    """A run that would make its first checkpoint at step 50."""
+    config, trainer = CONFIG.model_copy(update={"checkpoint_every": 50}), FakeTrainer(rollouts.engine)
+
+    def snapshot() -> Callable[[Path], None]:
+        if full:
+            raise CheckpointError("cannot be written")
+        return trainer.snapshot()
+
+    said: list[str] = []
+    record = RunRecord(folder, 6, keep_last=2, snapshot=snapshot, background=True, stop=stop, say=said.append)
+    parts = loop.Parts(
+        tasks=TaskStream(TASKS, 0), rollouts=rollouts, rewards=FakeRewards(), trainer=trainer, sync=trainer.sync
+    )
+    try:
+        with record, stop:
+            return loop.run(config, SamplingConfig(max_completion_tokens=8), parts, record, seed=1, stop=stop)
+    finally:
+        assert full == ("cannot be written" in said)
+
+
+def test_what_fails_in_drawing_costs_no_step_that_was_trained(tmp_path: Path):
+    with pytest.raises(InfraFailure, match="died during generate"):
+        on(tmp_path, Dying(), Stopping())
+    assert latest_valid(tmp_path / "checkpoints") == step_folder(tmp_path / "checkpoints", 4)
+    start(tmp_path, resume=True)
+    start(tmp_path / "quiet")
+    found, quiet = ([row["loss/total"] for row in rows(folder)] for folder in (tmp_path, tmp_path / "quiet"))
+    assert found == quiet and len(found) == 6
+
+
+def test_a_failure_is_told_also_where_the_steps_before_it_cannot_be_saved(tmp_path: Path):
+    with pytest.raises(InfraFailure, match="died during generate"):
+        on(tmp_path, Dying(), Stopping(), full=True)
+
+
+def test_asked_to_stop_together_with_its_engines_a_run_stops_after_the_step_before(tmp_path: Path):
+    """SIGTERM goes to a whole group of processes where a scheduler sends it, to Ray's too."""
+    stop = Stopping()
+    assert on(tmp_path, Dying(stop), stop) == 4 and stop.asked
 
 
 def test_engines_rest_from_the_end_of_a_draw_until_the_sync(tmp_path: Path):

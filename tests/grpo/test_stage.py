@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from assay.adapter import LoraConfig
 from assay.checkpoint import read_marker, valid_checkpoints
@@ -204,8 +206,9 @@ def test_what_stops_a_run_is_said_and_a_checkpoint_that_failed_beside_it_too(
     assert "checkpoints: cannot be written (No space left on device)" in capsys.readouterr().err
 
 
-def test_a_run_whose_tasks_changed_is_not_taken_up(tiny_policy: Path, tmp_path: Path):
-    """Its checkpoint counts in the old file: the same places would be other prompts."""
+def test_a_run_whose_tasks_or_start_changed_is_not_taken_up(tiny_policy: Path, tmp_path: Path):
+    """Its checkpoint counts in the old file: the same places would be other prompts. And the policy it began from is
+    what an adapter belongs to, and the reference."""
 
     class Broken(InProcess):
         def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
@@ -213,17 +216,23 @@ def test_a_run_whose_tasks_changed_is_not_taken_up(tiny_policy: Path, tmp_path: 
                 raise ZeroDivisionError
             return super().score(groups)
 
-    config = settings(tmp_path / "run", tiny_policy, grpo={"checkpoint_every": 1, "checkpoint_async": False})
+    own = shutil.copytree(tiny_policy, tmp_path / "own")
+    config = settings(tmp_path / "run", own, grpo={"checkpoint_every": 1, "checkpoint_async": False})
     with pytest.raises(ZeroDivisionError):
-        train(config, tiny_policy, fleet=Broken(tiny_policy))
+        train(config, own, fleet=Broken(own))
     assert config.tasks.train is not None
     file = Path(config.tasks.train.path)
     kept = file.read_text()
     file.write_text("".join(kept.splitlines(keepends=True)[1:]))
     with pytest.raises(CheckpointError, match="the file of training tasks changed since"):
-        train(config, tiny_policy, resume=True)
+        train(config, own, resume=True)
     file.write_text(kept)
-    assert steps(train(config, tiny_policy, resume=True))[-1] == 5
+    weights = load_file(own / "model.safetensors")
+    save_file({name: tensor + 1e-3 for name, tensor in weights.items()}, own / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="the policy this run began from changed since; put the old one back, or"):
+        train(config, own, resume=True)
+    shutil.copy(tiny_policy / "model.safetensors", own)
+    assert steps(train(config, own, resume=True))[-1] == 5
 
 
 @pytest.mark.vllm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 
 from assay.adapter import LoraConfig
 from assay.checkpoint import latest_valid, writing_step
-from assay.errors import CheckpointError, TrainingDiverged
+from assay.errors import CheckpointError, ConfigError, TrainingDiverged
 from assay.metrics import undocumented
 from assay.policy import InitConfig, PolicyConfig, create_policy, load_policy, load_tokenizer
 from assay.sharded import Copies, whole
@@ -447,3 +448,46 @@ def test_under_every_algorithm_the_better_answers_become_likelier(tiny_policy: P
 def test_every_number_of_a_step_is_documented(tiny_policy: Path):
     trainer = make_trainer(tiny_policy, entropy=EntropyConfig(coef=0.1), correction=CorrectionConfig(kind="tis"))
     assert undocumented(trainer.step(make_batch(trainer))) == []
+
+
+def dropping(folder: Path) -> Path:
+    """A Llama with dropout in its config.json, as some published ones have it."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=64, **sizes, attention_dropout=0.3, initializer_range=0.2, pad_token_id=2)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_policy_with_dropout_is_trained_without_and_exported_with_it(tmp_path: Path):
+    made = PolicyTrainer(dropping(tmp_path / "p"), GRPOConfig(), dtype="float32", temperature=1.0, pad_id=2)
+    assert made.model.training and made.reference is not None
+    once, again = (made.probe([[3, 4, 5, 6, 7, 8]]).expected for _ in range(2))
+    made.model.eval()
+    assert once == again == made.probe([[3, 4, 5, 6, 7, 8]]).expected
+    (tmp_path / "out").mkdir()
+    made.export(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["attention_dropout"] == 0.3
+
+
+def test_a_policy_that_would_go_on_dropping_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One whose modules ask its configuration at every pass."""
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    plain = LlamaMLP.forward
+    monkeypatch.setattr(
+        LlamaMLP, "forward", lambda self, x: plain(self, torch.dropout(x, self.config.attention_dropout, self.training))
+    )
+    with pytest.raises(ConfigError, match=r"differ, by attention_dropout of its config.json; .* set these to 0 there"):
+        PolicyTrainer(dropping(tmp_path / "p"), GRPOConfig(), dtype="float32", temperature=1.0, pad_id=2)
+
+
+def test_generators_go_on_where_a_checkpoint_left_them(tiny_policy: Path, tmp_path: Path):
+    made = PolicyTrainer(tiny_policy, GRPOConfig(), dtype="float32", temperature=1.0, pad_id=2)
+    made.save(tmp_path)
+    expected = torch.rand(3)
+    torch.manual_seed(77)
+    made.restore(tmp_path)
+    assert torch.equal(torch.rand(3), expected)

@@ -189,3 +189,40 @@ def test_an_engine_that_dies_falling_asleep_or_waking_up_leaves_an_heir_with_the
     proof = ["load_weights", "score"]
     fallen_asleep = [*proof, "sleep", "wake_up"] if deadly == "sleep" else []
     assert heir.calls == [*fallen_asleep, *proof, "generate"]
+
+
+class Short(Mortal):
+    """Ends its first answer early: a prompt less, or a completion less of one."""
+
+    def __init__(self, prompts: int, completions: int) -> None:
+        super().__init__()
+        self.lacking = prompts, completions
+
+    def stream(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Any:
+        (lost, fewer), self.lacking = self.lacking, (0, 0)
+        answers = [*super().stream(prompts, sampling)]
+        (first, said), *rest = answers
+        yield from [(first, said[: len(said) - fewer]), *rest][: len(answers) - lost]
+
+
+@pytest.mark.parametrize("lacking", [(1, 0), (0, 1)])
+def test_an_answer_that_ends_early_is_a_death_and_loses_neither_prompt_nor_completion(
+    quiet: list[list[tuple[int, ...]]], lacking: tuple[int, int], capsys: pytest.CaptureFixture[str]
+):
+    pool = make_pool([Mortal(), Short(*lacking)], [Mortal()])
+    pool.sync(bundle(7), PROBE)
+    assert ids(pool) == quiet and len(pool.recoveries) == 1
+    said = "without 1 of 2 prompts" if lacking[0] else "gave 2 of 3 completions of a prompt"
+    assert said in capsys.readouterr().err
+    alone = make_pool([Short(*lacking)])
+    alone.sync(bundle(7), PROBE)
+    with pytest.raises(InfraFailure, match=r"rollouts/0 (ended its answer|gave 2 of 3)"):
+        ids(alone)
+
+
+@pytest.mark.parametrize("lacking", [(1, 0), (0, 1)])
+def test_in_a_flow_too(lacking: tuple[int, int]):
+    pool = make_pool([Short(*lacking)], [Mortal()])
+    pool.sync(bundle(7), PROBE)
+    group = pool._one(0, TASKS[0], DRAW)
+    assert len(group.completions) == 3 and len(pool.recoveries) == 1
