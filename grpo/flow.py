@@ -20,6 +20,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 from assay.errors import TrainingDiverged
+from assay.metrics import Timer
 from assay.types import RolloutGroup, ScoredGroup, Task
 from grpo.ahead import Ahead
 from grpo.config import GRPOConfig
@@ -181,3 +182,14 @@ def source(drawing: Drawing, start: int, recorded: Recorded | None = None) -> So
     if config.flow:
         return Flow(config, drawing.of(0, 0), drawing.tasks, drawing.rollouts, drawing.rewards, start=start)
     return Ahead(drawing.draw, max_lag=config.max_lag, start=start, end=config.steps)
+
+
+def take(ahead: Source, step: int, timer: Timer, config: GRPOConfig) -> Drawn:
+    """The groups of `step`, and what they took on `timer`: the waiting too, where they are drawn ahead."""
+    began = time.perf_counter()
+    drawn = ahead.take(step)
+    if config.max_lag:
+        timer.add("wait", time.perf_counter() - began)
+    for phase, seconds in drawn.seconds.items():
+        timer.add(phase, seconds)
+    return drawn

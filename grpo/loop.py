@@ -10,7 +10,6 @@ With `max_lag` 0 each step waits for the one before; else rollouts are drawn and
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from grpo import mismatch
 from grpo.batch import Advantage, TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig
 from grpo.drawing import Drawing, Drawn, Recorded, Rewards, Rollouts
-from grpo.flow import Source, source
+from grpo.flow import source, take
 from grpo.record import RunRecord, describe, lag_shares
 from rollouts.config import SamplingConfig
 from rollouts.tasks import TaskStream
@@ -60,7 +59,8 @@ def run(
 ) -> int:
     """Train from step `start` to `config.steps`, or until `stop()`; returns the number of steps done.
 
-    Raises WeightMismatch, TrainingDiverged or InfraFailure; what was recorded before stays valid."""
+    Raises WeightMismatch, TrainingDiverged or InfraFailure; what was recorded before stays valid.
+    """
     timer = Timer()
     with timer.phase("sync"):
         parts.sync()
@@ -72,7 +72,7 @@ def run(
             if stop():
                 return done - 1
             try:
-                drawn = _take(ahead, done - 1, timer, config)
+                drawn = take(ahead, done - 1, timer, config)
                 with timer.phase("sync"):
                     parts.rest()
             except InfraFailure:
@@ -95,16 +95,6 @@ def run(
                 with timer.phase("checkpoint"):  # last: what is recorded beyond a checkpoint is taken back on resume
                     record.checkpoint(done)
     return config.steps
-
-
-def _take(ahead: Source, step: int, timer: Timer, config: GRPOConfig) -> Drawn:
-    began = time.perf_counter()
-    drawn = ahead.take(step)
-    if config.max_lag:
-        timer.add("wait", time.perf_counter() - began)
-    for phase, seconds in drawn.seconds.items():
-        timer.add(phase, seconds)
-    return drawn
 
 
 def _train(
