@@ -90,7 +90,8 @@ def _infra(rows: Rows) -> Finding | None:
 
 
 def _same_weights(rows: Rows) -> Finding | None:
-    values = column(rows, "mismatch/k3")
+    """Of the steps whose completions are the policy's own; `_age` is about the others."""
+    values = column([row for row in rows if not row.get("lag/max")], "mismatch/k3")
     if not values:
         return None
     step, worst = max(values, key=lambda pair: pair[1])
@@ -101,6 +102,20 @@ def _same_weights(rows: Rows) -> Finding | None:
         text += " Below 0.001 is rounding; above 0.01 the gradient is that of another policy."
         return Finding("bad" if worst > 1e-2 else "watch", "Engine and trainer disagree", text)
     return Finding("good", "The engine holds the trainer's weights", text)
+
+
+def _age(rows: Rows) -> Finding | None:
+    values = column([row for row in rows if row.get("lag/max")], "mismatch/k3")
+    if not values:
+        return None
+    step, worst = max(values, key=lambda pair: pair[1])
+    oldest = max(age for _, age in column(rows, "lag/max"))
+    text = f"{len(values)} of {len(rows)} steps learned from completions of older weights, by {oldest:.0f} versions at "
+    text += f"most. The policy moved up to {compact(worst)} nats/token from them, at step {step}."
+    if worst > 1e-2:
+        text += " Above 0.01 weigh such tokens with grpo.correction, or lower grpo.max_lag or grpo.learning_rate."
+        return Finding("watch", "The policy moves away from its completions", text)
+    return Finding("good", "Completions are close to the policy that learns from them", text)
 
 
 def _reward_hacking(rows: Rows) -> Finding | None:
@@ -184,5 +199,5 @@ def _experts(rows: Rows) -> Finding | None:
     return Finding("good", "All experts are in use", text)
 
 
-CHECKS = (_reward_hacking, _finite_numbers, _infra, _same_weights, _reward_model, _distance, _exploration, _signal,
-          _room, _experts)  # fmt: skip
+CHECKS = (_reward_hacking, _finite_numbers, _infra, _same_weights, _age, _reward_model, _distance, _exploration,
+          _signal, _room, _experts)  # fmt: skip

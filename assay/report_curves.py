@@ -17,6 +17,10 @@ PHASE_COLORS = {"wait": "c0", "rollout": "c0", "reward": "c4", "logprobs": "c5",
 VERDICT_WORDS = {"AC": "pass", "WA": "wrong", "RE": "error", "TLE": "time", "MLE": "memory", "OLE": "output",
                  "CE": "compile", "SV": "security", "INFRA": "harness"}  # fmt: skip
 
+AGES = {"lag/share_0": ("the policy's own", "c2"), "lag/share_1": ("1 version older", "c5"),
+        "lag/share_2": ("2 versions", "c0"), "lag/share_3": ("3 versions", "c4"),
+        "lag/share_4_up": ("4 or more", "c1")}  # fmt: skip
+
 
 def curves(rows: Rows) -> list[str]:
     """One figure per question, from the rows of grpo/metrics.jsonl."""
@@ -52,7 +56,7 @@ def _learning_charts(rows: Rows, xs: Sequence[int]) -> list[str]:
 
 
 def _distance_charts(rows: Rows, xs: Sequence[int]) -> list[str]:
-    nats = Axis(label="nats per token", form=compact, low=0.0)
+    nats, aged = Axis(label="nats per token", form=compact, low=0.0), _age_charts(rows, xs)
     mismatch = [
         _series(rows, "mismatch/k3", "mean (k3)", "c0", smooth=False, peak=True),
         _series(rows, "mismatch/max_abs_logratio", "largest token", "c1", smooth=False, peak=True),
@@ -63,9 +67,20 @@ def _distance_charts(rows: Rows, xs: Sequence[int]) -> list[str]:
                    [_series(rows, "kl/reference", "KL (k3)", "c0")], nats),
         line_chart("Entropy", "Good: falls gently. A collapse to zero ends exploration.", xs,
                    [_series(rows, "entropy", "entropy", "c3")], nats),
-        line_chart("Engine against trainer", "Good: flat, with a mean below 0.001. A jump means other weights.", xs,
+        line_chart("Engine against trainer", "Good: flat, with a mean below 0.001. A jump means other weights."
+                   + (" Completions of older weights lie further off." if aged else ""), xs,
                    mismatch, Axis(label="nats, logarithmic", form=compact, log=True)),
+        *aged,
     ]  # fmt: skip
+
+
+def _age_charts(rows: Rows, xs: Sequence[int]) -> list[str]:
+    """Where rollouts are ahead of training."""
+    if not any("lag/share_0" in row for row in rows):
+        return []
+    ages = [_series(rows, name, label, color, smooth=False) for name, (label, color) in AGES.items()]
+    return [stacked_chart("Age of the tokens", "Good: most are of the newest versions.", xs, ages,
+                          Axis(label="share of tokens", form=percent, high=1.0))]  # fmt: skip
 
 
 def _cost_charts(rows: Rows, xs: Sequence[int]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from assay.metrics import Timer
@@ -19,6 +20,8 @@ from rollouts.tasks import TaskStream
 Ask = Callable[[], tuple[int, Task] | None]
 Give = Callable[[int, RolloutGroup], None]
 Judge = Callable[[Iterable[RolloutGroup]], list[ScoredGroup]]
+Recorded = Callable[[int], list[RolloutGroup]]
+"""What a recorded run learned from in a step, counted from 1."""
 
 
 class Rollouts(Protocol):
@@ -74,6 +77,21 @@ class Drawing:
 
         batches = fill(scored, batch, self.config)
         return Drawn(scored=scored, batches=batches, cursor=cursor, left=left, seconds=timer.seconds)
+
+    def again(self, recorded: Recorded, step: int) -> Drawn:
+        """What a recorded run drew for `step`, judged anew: in its order, replaced groups with it. No engine is asked,
+        and no task is taken: the record says which they were."""
+        timer = Timer()
+        with timer.phase("rollout"):
+            groups = recorded(step + 1)
+        with timer.phase("reward"):
+            scored = self.rewards.score(groups)
+        if self.config.flow:
+            batches = -(-len(scored) // self.config.prompts_per_step)
+        else:  # as many as it takes to come to them
+            left = iter(scored)
+            batches = fill([], lambda prompts, again: [*islice(left, prompts)], self.config)
+        return Drawn(scored=scored, batches=batches, cursor=0, seconds=timer.seconds)
 
     def _judged(
         self, tasks: Sequence[Task], sampling: Sampling, judge: Judge, timer: Timer, drawn: Callable[[], None]

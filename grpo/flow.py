@@ -24,7 +24,7 @@ from assay.metrics import Timer
 from assay.types import RolloutGroup, ScoredGroup, Task
 from grpo.ahead import Ahead
 from grpo.config import GRPOConfig
-from grpo.drawing import Drawing, Drawn, Rewards, Rollouts
+from grpo.drawing import Drawing, Drawn, Recorded, Rewards, Rollouts
 from grpo.filling import teaches
 from rollouts.engine import Sampling
 from rollouts.tasks import TaskStream
@@ -171,16 +171,21 @@ Source = Ahead[Drawn] | Flow
 """Where the loop gets its steps from."""
 
 
-def source(drawing: Drawing, start: int) -> Source:
-    """A flow where the run wants one: there a prompt's draw depends on its place in the order of the tasks alone."""
+def source(drawing: Drawing, start: int, recorded: Recorded | None = None) -> Source:
+    """A flow where the run wants one: there a prompt's draw depends on its place in the order of the tasks alone. With
+    `recorded` the steps are those of a run that was made, in whatever order it came to them."""
     config = drawing.config
+    if recorded is not None:
+        return Ahead(
+            lambda step, done: drawing.again(recorded, step), max_lag=config.max_lag, start=start, end=config.steps
+        )
     if config.flow:
         return Flow(config, drawing.of(0, 0), drawing.tasks, drawing.rollouts, drawing.rewards, start=start)
     return Ahead(drawing.draw, max_lag=config.max_lag, start=start, end=config.steps)
 
 
 def take(ahead: Source, step: int, timer: Timer, config: GRPOConfig) -> Drawn:
-    """What was drawn for the step after `step`; `timer` is told how long that took, and how long it was waited for."""
+    """The groups of `step`, and what they took on `timer`: the waiting too, where they are drawn ahead."""
     began = time.perf_counter()
     drawn = ahead.take(step)
     if config.max_lag:

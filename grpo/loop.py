@@ -20,7 +20,7 @@ from assay.metrics import Timer
 from grpo import mismatch
 from grpo.batch import Advantage, TrainBatch, build_batch, estimate_advantages
 from grpo.config import GRPOConfig
-from grpo.drawing import Drawing, Drawn, Rewards, Rollouts
+from grpo.drawing import Drawing, Drawn, Recorded, Rewards, Rollouts
 from grpo.flow import source, take
 from grpo.record import RunRecord, describe, lag_shares
 from rollouts.config import SamplingConfig
@@ -44,6 +44,7 @@ class Parts:
     sync: Callable[[], Mapping[str, float]]  #: publish the trainer's weights to every engine, with proof
     rest: Callable[[], object] = lambda: None  #: let the engines give back memory until that
     evaluate: Callable[[int], Mapping[str, float]] | None = None  #: held-out pass@1, during the run
+    recorded: Recorded | None = None  #: the steps of a run that was made, instead of tasks and engines
 
 
 def run(
@@ -66,7 +67,7 @@ def run(
     drawing = Drawing(
         config=config, sampling=sampling, tasks=parts.tasks, rollouts=parts.rollouts, rewards=parts.rewards, seed=seed
     )
-    with closing(source(drawing, start)) as ahead:
+    with closing(source(drawing, start, parts.recorded)) as ahead:
         for done in range(start + 1, config.steps + 1):
             if stop():
                 return done - 1

@@ -33,7 +33,10 @@ def check(metrics: Mapping[str, float], stop_above: float, step: int, lag: int) 
 def cause(metrics: Mapping[str, float], lag: int) -> str:
     """What the shape of the disagreement points to, as far as it can be told."""
     if lag > 0:
-        return f"the completions come from weights {lag} versions old; generate with newer ones, or correct for it"
+        return (
+            f"the completions come from weights {lag} versions old; lower grpo.max_lag or grpo.learning_rate, or weigh "
+            f"such tokens with grpo.correction and allow more with grpo.mismatch.stop_above"
+        )
     if share_above(THRESHOLDS[0]) not in metrics:
         return "look at precision, the sampling temperature and the router"
     shares = [metrics[share_above(threshold)] for threshold in THRESHOLDS]

@@ -220,7 +220,7 @@ class RolloutPool:
                 each(lambda engine: engine.wake_up())
             if (base := _base_of(published)) is not None:
                 each(lambda engine: engine.keeps())
-                if lacking := [n for n in everyone if n not in fallen and reports[n] != base.name]:
+                if lacking := [n for n in everyone if n not in fallen and _lacks(reports[n], base)]:
                     hand(base, lacking)
             hand(published, everyone)
         return {n: report for n, report in reports.items() if n not in fallen}, fallen
@@ -289,7 +289,7 @@ class RolloutPool:
     ) -> tuple[SyncReport, float]:
         if report is None:
             base = _base_of(published)
-            if base is not None and engine.keeps() != base.name:
+            if base is not None and _lacks(engine.keeps(), base):
                 for bucket in base:
                     engine.load_weights(bucket)
             *_, report = (engine.load_weights(bucket) for bucket in published)
@@ -348,6 +348,12 @@ class RolloutPool:
         """End the threads; the engines belong to whoever started them, and none is started in place of another."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _lacks(kept: str, base: Publication) -> bool:
+    """Whether an engine that keeps these frozen weights has to be given others. One that keeps none does not need their
+    name, for which they are read once over."""
+    return not kept or kept != base.name
 
 
 def _whole(n: int, completions: Sequence[Completion], sampling: Sampling) -> None:

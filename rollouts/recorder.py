@@ -48,6 +48,9 @@ COLUMNS = {
 #: stand behind them where the engine told the experts it chose: see `assay.types.RoutedExperts`
 EXPERT_COLUMNS = {"experts": "binary", "experts_shape": "list<int32>"}
 
+#: and behind those, where weights changed in the midst of a completion: (version, tokens), in order
+SPAN_COLUMNS = {"spans": "list<list<int32>>"}
+
 
 class SampleRecorder:
     """Writes the samples of each step into `folder`."""
@@ -68,8 +71,7 @@ class SampleRecorder:
         import pyarrow.parquet as pq
 
         rows = [row for group in _groups(scored, advantages, prompts, mismatch) for row in _rows(step, *group)]
-        routed = any(c.experts is not None for group in scored for c in group.group.completions)
-        table = pa.Table.from_pylist(rows, schema=_schema({**COLUMNS, **EXPERT_COLUMNS} if routed else COLUMNS))
+        table = pa.Table.from_pylist(rows, schema=_schema(_columns(scored)))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:05d}.parquet"
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -116,6 +118,12 @@ def _files(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
+def _columns(scored: Sequence[ScoredGroup]) -> dict[str, str]:
+    completions = [c for group in scored for c in group.group.completions]
+    routed, spanned = any(c.experts is not None for c in completions), any(c.spans for c in completions)
+    return {**COLUMNS, **(EXPERT_COLUMNS if routed else {}), **(SPAN_COLUMNS if spanned else {})}
+
+
 def _schema(columns: Mapping[str, str]) -> Any:
     import pyarrow as pa
 
@@ -125,6 +133,7 @@ def _schema(columns: Mapping[str, str]) -> Any:
         "string": pa.string(),
         "list<string>": pa.list_(pa.string()),
         "list<int32>": pa.list_(pa.int32()),
+        "list<list<int32>>": pa.list_(pa.list_(pa.int32())),
         "list<float>": pa.list_(pa.float32()),
         "binary": pa.binary(),
     }
@@ -177,6 +186,7 @@ def _said(completion: Completion) -> dict[str, Any]:
         "policy_version_max": newest,
         "experts": completion.experts and completion.experts.ids,
         "experts_shape": completion.experts and list(completion.experts.shape),
+        "spans": [list(span) for span in completion.spans] or None,
     }
 
 

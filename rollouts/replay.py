@@ -1,31 +1,33 @@
-"""A recorded run in the place of the engines: the same completions for the same tasks, in the same order.
+"""A recorded run in the place of the engines: what each of its steps learned from, in its order.
 
     replay = Replay(tokenizer, "runs/x/grpo/samples")
-    groups = replay.generate(tasks, sampling)     # what was sampled then: tokens, log-probabilities, experts
+    groups = replay.step(1, {task.id: task for task in tasks})   # tokens, log-probabilities, versions, experts
 
-Texts are decoded anew from the tokens, so that the reward workers see what they saw then.
+Nothing is drawn, so it is the record that says which prompts a step takes, and how many: a flow takes what was ready,
+and a step that replaced groups holds those too. Texts are decoded anew from the tokens, so that the reward workers see
+what they saw then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import DataError
 from assay.types import Completion, FinishReason, RolloutGroup, RoutedExperts, Task
 from rollouts.config import ProofConfig
-from rollouts.engine import Sampling
 from rollouts.pool import RolloutPool
 from rollouts.recorder import read_samples, recorded_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+NEEDS = "replay needs the tasks, their prompts and max_prompt_tokens of the recorded run"
+
 
 class Replay(RolloutPool):
-    """`generate` from recorded samples. It has no engines, so there is nothing to sync and nothing to prove."""
+    """`step` from recorded samples. It has no engines, so there is nothing to sync and nothing to prove."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, samples: str | Path) -> None:
         super().__init__([], tokenizer, ProofConfig())
@@ -33,31 +35,31 @@ class Replay(RolloutPool):
         self.steps = recorded_steps(samples)
         if not self.steps:
             raise DataError(f"{samples}: no recorded samples there; name the folder of a run that made GRPO steps")
-        self._recorded = self._read()
 
-    def stream(self, tasks: Sequence[Task], sampling: Sampling) -> Iterator[tuple[int, RolloutGroup]]:
-        """The next recorded groups. Raises DataError where they belong to other tasks or there are no more."""
-        for index, task in enumerate(tasks):
-            yield index, self._next(task)
+    def step(self, step: int, tasks: Mapping[str, Task]) -> list[RolloutGroup]:
+        """The groups of a step, counted from 1; `tasks` by id. Raises DataError where they do not fit the record."""
+        if step not in self.steps:
+            raise DataError(f"{self._folder}: nothing recorded of step {step}")
+        return [self._again(step, rows, tasks) for rows in _by_group(read_samples(self._folder, [step]))]
 
-    def _next(self, task: Task) -> RolloutGroup:
-        step, name, completions = next(self._recorded, (self.steps[-1], "nothing more", []))
-        if name != task.id:
+    def _again(self, step: int, rows: list[dict[str, Any]], tasks: Mapping[str, Task]) -> RolloutGroup:
+        """The group of these rows."""
+        name, task = rows[0]["task_id"], tasks.get(rows[0]["task_id"])
+        if task is None:
             raise DataError(
-                f"{self._folder}: step {step} holds {name!r} where this configuration takes {task.id!r}; replay needs "
-                f"the seed, the tasks, prompts_per_step and max_prompt_tokens of the recorded run, and no grpo.flow"
+                f"{self._folder}: step {step} holds {name!r}, which this configuration does not train on; {NEEDS}"
             )
-        return self._group(task, completions)
+        if task.messages[-1].content != rows[0]["prompt"]:
+            raise DataError(
+                f"{self._folder}: step {step} answers another prompt of {name!r} than this configuration has; {NEEDS}"
+            )
+        return self._group(task, [_completion(row, self._folder) for row in rows])
 
-    def _read(self) -> Iterator[tuple[int, str, list[Completion]]]:
-        """(step, task, completions) of every group; steps are read as they are needed."""
-        for step in self.steps:
-            rows = read_samples(self._folder, [step])
-            starts = [row["index"] == 0 for row in rows]
-            numbers = [sum(starts[: i + 1]) for i in range(len(rows))]
-            for _, group in groupby(zip(numbers, rows, strict=True), key=lambda pair: pair[0]):
-                members = [row for _, row in group]
-                yield step, members[0]["task_id"], [_completion(row, self._folder) for row in members]
+
+def _by_group(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    starts = [k for k, row in enumerate(rows) if row["index"] == 0]
+    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        yield rows[start:end]
 
 
 def _completion(row: dict[str, Any], folder: Path) -> Completion:
@@ -72,6 +74,7 @@ def _completion(row: dict[str, Any], folder: Path) -> Completion:
         finish_reason=FinishReason(row["finish_reason"]),
         policy_version=(row["policy_version_min"], row["policy_version_max"]),
         experts=_experts(row),
+        spans=tuple((version, count) for version, count in row.get("spans") or ()),
     )
 
 

@@ -6,8 +6,9 @@ are swapped in place anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ from assay.commands.rendezvous import without_launcher
 from assay.commands.schema import RunConfig
 from assay.errors import ConfigError
 from assay.policy import load_policy, load_tokenizer
+from assay.types import Task
 from rollouts.weights import Probe, Publication, checkpoint_items, make_probe, probe_sequences
 from rollouts.wide import as_held
 
 if TYPE_CHECKING:
+    from grpo.drawing import Recorded
     from grpo.trainer import PolicyTrainer
     from rewards.pool import RewardPool
     from rollouts.pool import RolloutPool
@@ -94,6 +97,10 @@ class Fleet:
             return proved
         return {**proved, "weights/sent_bytes": float(self.rollouts.sent_bytes)}
 
+    def recorded(self, tasks: Sequence[Task]) -> Recorded | None:
+        """The steps of a run that was made, where completions are not drawn."""
+        return None
+
     def rest(self) -> None:
         """Let the engines give back memory for the trainer's step, where they share its devices and have nothing to do
         meanwhile; the next sync wakes them."""
@@ -120,7 +127,11 @@ class ReplayFleet(Fleet):
     def _rollouts(self, policy: Path | str) -> RolloutPool:
         from rollouts.replay import Replay
 
-        return Replay(self.tokenizer, self._samples)
+        self._replay = Replay(self.tokenizer, self._samples)
+        return self._replay
+
+    def recorded(self, tasks: Sequence[Task]) -> Recorded | None:
+        return partial(self._replay.step, tasks={task.id: task for task in tasks})
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         return {}  # no engine, and no claim that one holds the weights

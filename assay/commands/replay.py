@@ -24,17 +24,13 @@ COMPARED = ("loss/total", "reward/mean", "grad_norm", "mismatch/k3")
 
 def replay(config: RunConfig, recorded: Path, train: Callable[..., int]) -> int:
     """Train as `config` says on what `recorded` sampled, and print how the numbers of each step compare."""
-    if config.grpo is not None and config.grpo.flow:
-        raise ConfigError(
-            "--replay: with grpo.flow prompts are learned from as they are ready, an order no replay keeps; replay "
-            "a run without it"
-        )
     samples = recorded / "grpo" / "samples"
     steps = recorded_steps(samples)
     if not steps:
         raise ConfigError(f"--replay {recorded}: no samples below {samples}; name the folder of a run with GRPO steps")
     if recorded.resolve() == Path(config.run_dir).resolve():
         raise ConfigError(f"--replay {recorded}: that is this configuration's run_dir; give it another: run_dir=FOLDER")
+    _check_prompts_per_step(config, recorded)
     assert config.grpo is not None
     if config.grpo.moe.replay == "r3" and not has_experts(samples, steps[0]):
         raise ConfigError(
@@ -46,6 +42,17 @@ def replay(config: RunConfig, recorded: Path, train: Callable[..., int]) -> int:
     code = train(run, samples=samples)
     print(compared(recorded / "grpo" / "metrics.jsonl", run.folder / "grpo" / "metrics.jsonl"))
     return code
+
+
+def _check_prompts_per_step(config: RunConfig, recorded: Path) -> None:
+    """A step learns from what the recorded one did; a setting that would change nothing is refused."""
+    assert config.grpo is not None
+    then = (read_tree(recorded / "config.yaml").get("grpo") or {}).get("prompts_per_step", config.grpo.prompts_per_step)
+    if then != config.grpo.prompts_per_step:
+        raise ConfigError(
+            f"--replay {recorded}: its steps are of {then} prompts, not of {config.grpo.prompts_per_step}; set "
+            f"grpo.prompts_per_step={then}"
+        )
 
 
 def _without_engine(config: RunConfig, recorded: Path, steps: int) -> RunConfig:

@@ -253,6 +253,7 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         sync=lambda: fleet.update(trainer),
         rest=fleet.rest,
         evaluate=_during(run, fleet) if run.has_heldout() else None,
+        recorded=fleet.recorded(tasks),
     )
     parents = [parent, *({"replayed"} & run.lineage.artifacts.keys())]
     with run.stage("grpo", out / "policy", kind="policy", parents=parents, data=[run.data_row("train")],

@@ -246,10 +246,8 @@ def test_a_recorded_rollout_replays_to_the_same_step_experts_included(policy: Pa
     pool.close()
     judged = make_scored([1.0, 0.0, 0.0, 1.0], [1] * 4).results
     scored = [ScoredGroup(group=group, results=judged) for group in groups]
-    SampleRecorder(tmp_path).write(1, scored, [[0.0] * 4], ["p"])
-    again = [
-        ScoredGroup(group=g, results=judged) for g in Replay(tokenizer, tmp_path).generate([make_task()], sampling)
-    ]
+    SampleRecorder(tmp_path).write(1, scored, [[0.0] * 4], ["t"])
+    again = [ScoredGroup(group=g, results=judged) for g in Replay(tokenizer, tmp_path).step(1, {"t": make_task()})]
     config = GRPOConfig(moe=MoEConfig(replay="r3"))
     then, now = (build_batch(s, estimate_advantages(s, config, 8), config, 8) for s in (scored, again))
     assert now == then and None not in now.experts

@@ -74,3 +74,14 @@ def test_a_replay_that_wants_experts_nobody_recorded_says_what_would_help(tmp_pa
     with pytest.raises(ConfigError, match="not asked for the experts it chose.*grpo.moe.replay=off or r2, or record"):
         replay(wanting, folder, lambda run, samples: 0)
     assert not (tmp_path / "again").exists()
+
+
+def test_a_flow_is_replayed_and_steps_of_another_size_are_refused(tmp_path: Path):
+    queue = {"engine": {"routing": "queue"}}
+    flow = {"rollouts": queue, "grpo": {"flow": True, "max_lag": 2, "prompts_per_step": 1}}
+    folder = recorded(tmp_path / "run", **flow)
+    made = started(settings(tmp_path / "a", **flow), folder)
+    assert made.grpo is not None and made.grpo.flow
+    with pytest.raises(ConfigError, match="its steps are of 1 prompts, not of 16; set grpo.prompts_per_step=1"):
+        replay(settings(tmp_path / "b"), folder, lambda run, samples: 0)
+    assert not (tmp_path / "b").exists()

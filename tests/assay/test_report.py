@@ -304,6 +304,27 @@ def test_checks_name_what_went_wrong_in_a_planted_bad_run():
     assert "It passed 0.5 at step 4" in where["The policy is far from its reference"]  # 4 * 4/29 = 0.55
 
 
+def test_what_older_weights_sampled_is_no_disagreement_of_engine_and_trainer():
+    own, older = {"step": 1, "mismatch/k3": 1e-9, "lag/max": 0.0}, {"step": 2, "mismatch/k3": 2e-3, "lag/max": 2.0}
+    holds, close = "The engine holds the trainer's weights", "Completions are close to the policy that learns from them"
+    assert found([own, older]) == {holds: "good", "Every number is finite": "good", close: "good"}
+    far = found([own, {**older, "mismatch/k3": 0.04}])
+    assert far[holds] == "good" and far["The policy moves away from its completions"] == "watch"
+    assert found([{**own, "mismatch/k3": 0.04}, older])["Engine and trainer disagree"] == "bad"
+    assert close not in found([own]) and holds not in found([older])
+    (text,) = (f.text for f in findings([own, older], {}) if f.title == close)
+    assert text.startswith("1 of 2 steps learned from completions of older weights, by 2 versions at most.")
+
+
+def test_the_age_of_tokens_is_drawn_where_rollouts_are_ahead():
+    row = {"mismatch/k3": 1e-3, "lag/max": 0.0}
+    shares = {name: 0.2 for name in report_curves.AGES}
+    plain = "".join(report_curves.curves([{"step": i, **row} for i in range(3)]))
+    ahead = "".join(report_curves.curves([{"step": i, **row, **shares} for i in range(3)]))
+    assert "Age of the tokens" not in plain and "older weights" not in plain
+    assert "Age of the tokens" in ahead and "Completions of older weights lie further off." in ahead
+
+
 def test_a_gain_is_compared_with_its_error():
     def result(rate, error):
         return {"greedy": {"pass@1": rate, "standard_error": error}}

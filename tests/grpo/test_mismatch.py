@@ -16,7 +16,11 @@ def shares(*values: float) -> dict[str, float]:
         (shares(0.3, 0.06, 0.05, 0.05), 0, "few tokens carry it .*5.0% above 1 nats.*routers break ties"),
         (shares(1.0, 0.98, 0.7, 0.01), 0, "spread over the tokens .*98.0% above 0.01.*precision and the sampling"),
         (shares(0.5, 0.4, 0.2, 0.1), 0, "neither few tokens nor all"),
-        (shares(1.0, 0.98, 0.7, 0.01), 2, "weights 2 versions old"),
+        (
+            shares(1.0, 0.98, 0.7, 0.01),
+            2,
+            "weights 2 versions old; .*grpo.correction and allow more with grpo.mismatch",
+        ),
         (shares(0.3, 0.06, 0.05, 0.05), 1, "weights 1 versions old"),
         ({}, 0, "precision, the sampling temperature and the router"),
     ],

@@ -218,6 +218,31 @@ def test_weights_that_came_merged_in_between_change_nothing_and_another_base_is_
     assert engine.came[-4:] == FIRST
 
 
+def test_frozen_weights_are_read_once_for_engines_that_keep_none_and_not_again():
+    reads = list[int]()
+
+    def counted(version: int, base: Publication | None = None) -> Publication:
+        made = published(version)
+        assert made.base is not None
+        items = made.base._items
+        made.base._items = lambda: (reads.append(version), items())[1]
+        if base is not None:
+            made.base = base
+        return made
+
+    first = counted(1)
+    engines = pool([Mortal(), Mortal(), Mortal()])
+    engines.sync(first, PROBE)
+    assert reads == [1]
+    engines.sync(counted(2, first.base), PROBE)
+    assert reads == [1]
+    engines.sync(counted(3), PROBE)  # of another trainer: engines keep some, so it is asked which these are
+    assert reads == [1, 3] and all(e.came == FIRST + LATER + LATER for e in engines._engines)  # type: ignore[attr-defined]
+    dead, heir = Mortal(dies_at=1), Mortal()
+    pool([dead], [heir]).sync(counted(4), PROBE)
+    assert heir.came == FIRST and reads == [1, 3, 4, 4]  # for each of the two
+
+
 # -- what an engine refuses -------------------------------------------------------------------------------------
 
 
