@@ -39,6 +39,8 @@ class Harness:
     hoist: str = ""  #: lines that go to @FIRST@
     items: tuple[str, str] = ("", "")  #: finds what such a line lists, and a line of one {item}
     imports: Callable[[str], list[tuple[str, str]]] | None = None  #: what such a line imports, and a line for each
+    #: of a line of imports that the task's prompt gives, and the program without them: whether it is better left out
+    spare: Callable[[str, str], bool] | None = None
     program: tuple[Rewrite, ...] = ()  #: what is changed in the answer
     tests: tuple[Rewrite, ...] = ()  #: what is changed in the tests
     before: str = ""
