@@ -28,13 +28,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import known_answers
+
 from assay.errors import DataError, EnvironmentProblem
 from assay.types import Task, Verdict
 from rewards.bench import Bench
 from rewards.config import RewardsConfig, SandboxConfig
 from rewards.languages import find
+from rewards.reward_check import as_group
 from rewards.scorer import Scorer, verifier_of
 from rewards.values import BadValue, decode, parse
+from rewards.verifiers.base import GroupVerifier
 from rollouts.tasks import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,8 +140,12 @@ def _judge(set_name: str, known: Known, scorer: Scorer, count: Count) -> Disagre
         count.not_run[known.why_not] += 1
         return None
     try:
-        language = verifier_of(known.task).check(known.task)  # type: ignore[union-attr]
-        result = scorer.score_text(known.task, _fenced(language.name, known.program))
+        verifier = verifier_of(known.task)
+        if isinstance(verifier, GroupVerifier):
+            (result,) = scorer.score_group(as_group(known.task, [known.program]))
+        else:
+            language = verifier.check(known.task)
+            result = scorer.score_text(known.task, _fenced(language.name, known.program))
     except EnvironmentProblem as problem:
         count.not_run[str(problem)] += 1
         return None
@@ -170,9 +178,9 @@ def _told(one: Disagreement) -> str:
 
 def _table(counts: Mapping[tuple[str, str], Count], found: list[Disagreement], isolation: str, seconds: float) -> str:
     lines = [
-        f"{'set':<16}{'language':<14}{'good accepted':>15}{'bad rejected':>15}{'not run':>9}  rejected as",
+        f"{'set':<17}{'language':<23}{'good accepted':>15}{'bad rejected':>15}{'not run':>9}  rejected as",
         *(
-            f"{name:<16}{language:<14}{f'{c.accepted}/{c.good}':>15}{f'{c.rejected}/{c.bad}':>15}"
+            f"{name:<17}{language:<23}{f'{c.accepted}/{c.good}':>15}{f'{c.rejected}/{c.bad}':>15}"
             f"{c.not_run.total():>9}  {', '.join(f'{verdict} {n}' for verdict, n in c.rejected_as.most_common() if n)}"
             for (name, language), c in counts.items()
         ),
@@ -403,6 +411,11 @@ def _assertion(entry: str, arguments: list[Any], expected: Any, atol: float) -> 
     return f"assert {call} == {wanted}"
 
 
+def _given(rows: Callable[[Path], Iterator[known_answers.Given]], data: Path, scorer: Scorer) -> Iterator[Known]:
+    for name, language, text, good, make in rows(data):
+        yield _known(name, language, text, good=good, make=make)
+
+
 SETS: dict[str, Callable[[Path, Scorer], Iterator[Known]]] = {
     "humaneval": _humaneval,
     "humanevalpack": _humanevalpack,
@@ -411,6 +424,15 @@ SETS: dict[str, Callable[[Path, Scorer], Iterator[Known]]] = {
     "evalplus": _evalplus,
     "kattis": _kattis,
     "exercism": _exercism,
+    "humaneval_plus": partial(_given, known_answers.humaneval_plus),
+    "mbpp_test": partial(_given, known_answers.mbpp_test),
+    "mbpp_sanitized": partial(_given, known_answers.mbpp_sanitized),
+    "cruxeval": partial(_given, known_answers.cruxeval),
+    "cruxeval_outputs": partial(_given, known_answers.cruxeval_outputs),
+    "gsm8k": partial(_given, known_answers.gsm8k),
+    "math": partial(_given, known_answers.math),
+    "aime": partial(_given, known_answers.aime),
+    "formats": partial(_given, known_answers.formats),
 }
 
 

@@ -24,11 +24,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from assay.types import Message, Task
+from assay.types import Task
+from rollouts.wording import asked as _asked
+from rollouts.wording import block as _block
 
 Row = Mapping[str, Any]
 
-_WHOLE = "Answer with the whole program in one {label} code block."
 _COMPLETE = "Complete this program. Keep the lines that are given."
 #: the last part of a MultiPL-E name -> the language's name here, and the label of its code blocks
 _MULTIPL_E = {
@@ -206,15 +207,6 @@ BENCHMARK_FORMATS: dict[str, Callable[[Row], Task]] = {
     "kattis": kattis,
     "exercism": exercism,
 }
-
-
-def _asked(prompt: str, language: str) -> tuple[Message, ...]:
-    return (Message(role="user", content=f"{prompt}\n\n{_WHOLE.format(label=language)}"),)
-
-
-def _block(language: str, program: str) -> str:
-    fence = "````" if "```" in program else "```"
-    return f"{fence}{language}\n{program.strip(chr(10))}\n{fence}"
 
 
 def _python_function(row: Row, task_id: str, *, source: str, good: str) -> Task:

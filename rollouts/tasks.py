@@ -12,8 +12,11 @@ from assay.chat import ROLES
 from assay.errors import DataError
 from assay.jsonl import read_rows
 from assay.types import Message, Task
+from rollouts.answer_formats import ANSWER_FORMATS
 from rollouts.benchmark_formats import BENCHMARK_FORMATS
 from rollouts.config import TaskFile
+from rollouts.contest_formats import CONTEST_FORMATS
+from rollouts.unittest_formats import UNITTEST_FORMATS
 
 Row = Mapping[str, Any]
 
@@ -120,7 +123,14 @@ def _mbpp(row: Row) -> Task:
     )
 
 
-FORMATS: dict[str, Callable[[Row], Task]] = {"assay": _assay, "mbpp": _mbpp, **BENCHMARK_FORMATS}
+FORMATS: dict[str, Callable[[Row], Task]] = {
+    "assay": _assay,
+    "mbpp": _mbpp,
+    **BENCHMARK_FORMATS,
+    **UNITTEST_FORMATS,
+    **CONTEST_FORMATS,
+    **ANSWER_FORMATS,
+}
 
 
 class TaskStream:

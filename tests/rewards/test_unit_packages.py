@@ -52,8 +52,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "canonical_solution": "    for (auto &i : x) i *= 2;\n    return x;\n}\n",
         "buggy_solution": "    return x;\n}\n",
         "test": "#undef NDEBUG\n#include<assert.h>\nbool issame(vector<int> a,vector<int> b){\n"
-        "    if (a.size()!=b.size()) return false;\n    for (int i=0;i<a.size();i++)\n    if (a[i]!=b[i]) return false;\n"
-        "    return true;\n}\nint main(){\n    assert (issame(twice({1,2}) , {2,4}));\n"
+        "    if (a.size()!=b.size()) return false;\n    for (int i=0;i<a.size();i++)\n    if (a[i]!=b[i])\n"
+        "    return false;\n    return true;\n}\nint main(){\n    assert (issame(twice({1,2}) , {2,4}));\n"
         "    assert (issame(twice({}) , {}));\n}\n",
     },
 }
