@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def gsm8k(data: Path) -> Iterator[Given]:
 def math(data: Path) -> Iterator[Given]:
     """MATH's solutions."""
     rows = _rows(data / "math" / "math_test.json")
-    yield from _solutions(rows, "math", "math", "solution", lambda row: row["solution"].rpartition("\\boxed")[2][:30])
+    yield from _solutions(rows, "math", "math", "solution", lambda row: _boxed(row["solution"]))
 
 
 def aime(data: Path) -> Iterator[Given]:
@@ -126,6 +127,14 @@ def _of_the_library(row: Row, program: str) -> Task:
     if missing:
         raise ValueError(f"needs the package {missing[0]}")
     return FORMATS["bigcodebench"](row)
+
+
+def _boxed(solution: str) -> str:
+    """What the last box of a solution holds, with fractions and units written in one way."""
+    rest = solution.rpartition("\\boxed")[2]
+    depths = accumulate((letter == "{") - (letter == "}") for letter in rest)
+    held = rest[: next((at for at, depth in enumerate(depths) if depth == 0 and at), len(rest))].strip("{} $.")
+    return re.sub(r"\\[dt]frac", r"\\frac", re.sub(r"\s|\^\\circ|\\%|\\text\{.*?\}|\\[!,]|\\\$", "", held))
 
 
 def _rows(path: Path) -> list[Row]:

@@ -4,7 +4,8 @@ Every task asks for a whole program in one code block, whatever the set was made
 and takes the strongest verifier its tests allow: "asserts" for plain assertions in Python, "stdio" or "checker" for
 programs with input and output, "unit_tests" for the rest. Known-good programs become `reference`.
 
-    human_eval     task_id, prompt, entry_point, canonical_solution, test (Chen et al. 2021, arXiv 2107.03374)
+    human_eval     task_id, prompt, entry_point, canonical_solution, test (Chen et al. 2021, arXiv 2107.03374), or the
+                   same of HumanEval+ with its inputs and results
     multipl_e      name, language, prompt, tests (Cassano et al. 2022, arXiv 2208.08227)
     humanevalpack  task_id, declaration, canonical_solution, test, entry_point, instruction, in Go import and test_setup
                    (Muennighoff et al. 2023, arXiv 2308.07124); HumanEval-X, which has prompt instead of the instruction
@@ -25,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from assay.types import Task
+from rollouts.evalplus_tests import assertions_of, without_numpy
 from rollouts.wording import asked as _asked
 from rollouts.wording import block as _block
 
@@ -301,6 +303,12 @@ def _python_tests(text: str, *, entry: str, before: str) -> dict[str, Any]:
     then not the answer's version of it.
     """
     tree = ast.parse(text.replace("\r\n", "\n"))
+    from_inputs = assertions_of(tree.body, entry)
+    if from_inputs:
+        answer = {"language": "python", "tests": from_inputs, "prelude": before}
+        return {"verifier": "asserts", "answer": {key: value for key, value in answer.items() if value}}
+    tree.body = without_numpy(tree.body)
+    text = ast.unparse(tree)
     plain = _plain(tree.body, entry)
     if plain is not None:
         setup, tests = plain

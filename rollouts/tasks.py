@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from rollouts.answer_formats import ANSWER_FORMATS
 from rollouts.benchmark_formats import BENCHMARK_FORMATS
 from rollouts.config import TaskFile
 from rollouts.contest_formats import CONTEST_FORMATS
+from rollouts.evalplus_tests import assertions_of, without_numpy
 from rollouts.unittest_formats import UNITTEST_FORMATS
 
 Row = Mapping[str, Any]
@@ -109,7 +111,12 @@ def _typed(value: Any, name: str, kind: Any) -> Any:
 
 
 def _mbpp(row: Row) -> Task:
-    """MBPP (Austin et al. 2021, arXiv 2108.07732): text, code, test_list, test_setup_code; or prompt and test."""
+    """MBPP (Austin et al. 2021, arXiv 2108.07732): text, code, test_list, test_setup_code; or prompt and test.
+
+    MBPP+ (arXiv 2305.01210) has all of EvalPlus' inputs in `test`, one text; what it shows is still `test_list`.
+    """
+    if isinstance(row.get("test"), str):
+        return _mbpp_plus(row)
     tests = list(row["test"] if "test" in row else row["test_list"])
     text = row["prompt"] if "prompt" in row else row["text"]
     prompt = f"{text.strip()} Your code should pass these tests:\n\n" + "\n".join(tests)
@@ -121,6 +128,16 @@ def _mbpp(row: Row) -> Task:
         source="mbpp",
         reference=f"```python\n{row['code']}\n```",
     )
+
+
+def _mbpp_plus(row: Row) -> Task:
+    task = _mbpp({key: value for key, value in row.items() if key != "test"})
+    tree = ast.parse(row["test"])
+    tests = assertions_of(tree.body)
+    verifier = "asserts" if tests else "unit_tests"
+    tree.body = without_numpy(tree.body)
+    answer = {"language": "python", "tests": tests or [ast.unparse(tree)]}
+    return replace(task, id=f"mbppplus/{row['task_id']}", verifier=verifier, answer=answer)
 
 
 FORMATS: dict[str, Callable[[Row], Task]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import os
@@ -15,6 +16,7 @@ from assay.types import Verdict
 from rewards.config import RewardsConfig, SandboxConfig
 from rewards.reward_check import as_group
 from rewards.scorer import Scorer, check_answers
+from rollouts.evalplus_tests import assertions_of
 from rollouts.tasks import FORMATS
 
 SUMS = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}
@@ -175,3 +177,99 @@ def test_files_of_unittest(name: str, scorer):
     assert scorer.score_text(task, task.reference).verdict is Verdict.AC
     wrong = task.reference.replace("a + b", "a - b").replace("ceil", "floor")
     assert scorer.score_text(task, wrong).verdict is Verdict.WA
+
+
+PLUS = """import numpy as np
+
+def is_floats(x) -> bool:
+    return isinstance(x, float)
+
+def assertion(out, exp, atol):
+    exact_match = out == exp
+    if atol == 0 and is_floats(exp):
+        atol = 1e-6
+    if not exact_match and atol != 0:
+        assert np.allclose(out, exp, rtol=1e-07, atol=atol)
+    else:
+        assert exact_match
+
+"""
+LOOP = "for i, (inp, exp) in enumerate(zip(inputs, results)):\n    assertion({}(*inp), exp, {})\n"
+LISTS = "inputs = [[[1, 2], 2], [[], -1], [['a'], 1]]\nresults = [[1, 2, 1, 2], [], ['a']]\n"
+
+
+def plus(lists: str, called: str, atol: object = 0) -> str:
+    return lists + LOOP.format(called, atol)
+
+
+def in_check(text: str) -> str:
+    return PLUS + "def check(candidate):\n" + "".join(f"    {line}\n" for line in text.splitlines())
+
+
+@pytest.mark.sandbox
+def test_evalplus_inputs_and_results_need_no_numpy(scorer):
+    prompt = "def f(xs, n):\n    '''Repeats.'''\n"
+    row = {
+        "task_id": "HumanEval/900",
+        "prompt": prompt,
+        "entry_point": "f",
+        "canonical_solution": "    return xs * n\n",
+    }
+    task = FORMATS["human_eval"]({**row, "test": in_check(plus(LISTS, "candidate"))})
+    assert task.verifier == "asserts" and task.answer["tests"][1] == "assert f([], -1) == []"
+    mbpp = {"task_id": 900, "code": "def f(xs, n):\n    return xs * n", "prompt": "Repeat.", "test_imports": []}
+    other = FORMATS["mbpp"]({**mbpp, "test_list": ["assert f([1], 1) == [1]"], "test": PLUS + plus(LISTS, "f")})
+    assert other.answer["tests"] == task.answer["tests"] and "f([1], 1)" in other.messages[0].content
+    for given in (task, other):
+        assert scorer.score_text(given, given.reference).verdict is Verdict.AC
+        assert scorer.score_text(given, "```python\ndef f(xs, n): return xs\n```").verdict is Verdict.WA
+
+
+OTHER = {
+    "as sets": plus(LISTS.replace("[1, 2, 1, 2]", "[2, 1]"), "f").replace("f(*inp), exp", "set(f(*inp)), set(exp)"),
+    "by a function": plus(LISTS, "f").replace("assertion(f(*inp), exp", "assertion(f(*inp), inp[0] * inp[1]"),
+    "near": plus("inputs = [[0.5, 2]]\nresults = [1.0 + 1e-9]\n", "f"),
+}
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("name", list(OTHER))
+def test_other_tests_of_evalplus_run_as_they_are(name: str, scorer):
+    row = {
+        "task_id": 902,
+        "code": "def f(xs, n):\n    return xs * n",
+        "prompt": "Repeat.",
+        "test_list": ["assert f([1], 1) == [1]"],
+    }
+    task = FORMATS["mbpp"]({**row, "test": PLUS + OTHER[name]})
+    assert task.verifier == "unit_tests" and "numpy" not in task.answer["tests"][0]
+    wrong = "```python\ndef f(xs, n): return 1.1 if xs == 0.5 else ['b']\n```"
+    verdicts = [scorer.score_text(task, text).verdict for text in (task.reference, wrong)]
+    assert verdicts == [Verdict.AC, Verdict.WA]
+
+
+@pytest.mark.parametrize(
+    ("lists", "atol", "tests"),
+    [
+        ("inputs = [[1]]\nresults = [0.5]\n", 0, ["assert math.isclose(f(1), 0.5, rel_tol=1e-7, abs_tol=1e-06)"]),
+        ("inputs = [[1]]\nresults = [3]\n", 0.1, ["assert math.isclose(f(1), 3, rel_tol=1e-7, abs_tol=0.1)"]),
+        ("inputs = [[(1, {2: {3}})]]\nresults = [True]\n", 0, ["assert f((1, {2: set([3])}, )) == True"]),
+        ("inputs = [[-inf]]\nresults = [inf]\n", 0, ["assert f(float('-inf')) == float('inf')"]),
+        ("inputs = [[nan]]\nresults = [None]\n", 0, ["assert f(float('nan')) == None"]),
+        ("inputs = [[1]]\nresults = [g(1)]\n", 0, None),
+        ("inputs = [[1]]\n", 0, None),
+    ],
+)  # fmt: skip
+def test_evalplus_tests_one_by_one(lists: str, atol: object, tests: list[str] | None):
+    assert assertions_of(ast.parse(PLUS + plus(lists, "f", atol)).body) == tests
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [("[0.1 + 0.2, 1.0]", Verdict.AC), ("[0.3]", Verdict.WA), ("(0.3, 1.0)", Verdict.WA), ("[0.4, 1.0]", Verdict.WA)],
+)
+def test_evalplus_lists_of_floats_are_near(value: str, verdict: Verdict, scorer):
+    mbpp = {"task_id": 901, "code": "def f(x):\n    return x", "prompt": "?", "test_list": ["assert f(1) == 1"]}
+    task = FORMATS["mbpp"]({**mbpp, "test": PLUS + plus("inputs = [[1]]\nresults = [[0.3, 1.0]]\n", "f")})
+    assert scorer.score_text(task, f"```python\ndef f(x): return {value}\n```").verdict is verdict
