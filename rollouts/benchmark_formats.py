@@ -230,7 +230,8 @@ def _packed(row: Row, source: str, asked: str, *, bug: str = "") -> Task:
         raise ValueError(f"no language {label!r}; there are {', '.join(_PACK)}")
     language, declaration = _PACK[label], row["declaration"].lstrip("\n")
     if language == "go" and not declaration.startswith("package"):
-        declaration = "\n".join(filter(None, ("package main\n", row.get("import", ""), declaration)))
+        imports = "" if declaration.startswith("import") else row.get("import")
+        declaration = "\n".join(filter(None, ("package main\n", imports, declaration)))
     described = "" if "instruction" in row or bug else str(row["prompt"]).lstrip("\n")
     shown = _block(language, described or f"{declaration}{bug}")
     tests = "\n".join(filter(None, (row.get("test_setup"), row["test"])))
