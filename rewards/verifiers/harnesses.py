@@ -15,7 +15,7 @@ HARNESSES: dict[str, Harness] = {
     "cpp": CPP,
     "java": JAVA,
     "rust": replace(RUST, instead=(r"\A(?![\s\S]*\bmod\s+tests\b)[\s\S]*#\[test\]", RUST_AT_TOP)),
-    "go": replace(GO, instead=(r"\bgithub\.com/stretchr/testify/", GO_TESTIFY)),
+    "go": replace(GO, instead=(r"\bgithub\.com/stretchr/testify/|\b(?:assert|require)\.New\(", GO_TESTIFY)),
     "csharp": CSHARP,
     "d": D,
     "swift": SWIFT,
