@@ -27,7 +27,8 @@ from rollouts.wording import asked, block
 
 Row = Mapping[str, Any]
 
-_PYTHON3 = 3  #: of CodeContests' enumeration of languages
+#: a task's language -> how CodeContests marks a solution in it: as a number, or by the name of that
+_CODE_CONTESTS = {"python": (3, "PYTHON3"), "cpp": (2, "CPP"), "java": (4, "JAVA")}
 _MAX_BYTES = 1 << 28  #: of tests unpacked
 #: what contest sites of functions have imported before an answer runs
 _PRELUDE = """import bisect, collections, functools, heapq, itertools, math, operator, random, re, string
@@ -55,21 +56,28 @@ def apps(row: Row) -> Task:
 
 
 def code_contests(row: Row) -> Task:
-    """CodeContests: all of its tests; the reference is its first solution in Python 3."""
+    """CodeContests: all of its tests; the reference is its first solution in the language.
+
+    That is Python 3, or what a key `language` of the row says: python, cpp or java.
+    """
+    language = row.get("language", "python")
+    if language not in _CODE_CONTESTS:
+        raise ValueError(f"no language {language!r}; there are {', '.join(_CODE_CONTESTS)}")
     if "test" in row:
         tests = [(test["input"]["stdin"], test["output"]["stdout"]) for test in _json(row["test"])]
-        return _task(f"code_contests/{row['id']}", row["content"], _by_streams(tests))
+        return _task(f"code_contests/{row['id']}", row["content"], _by_streams(tests, language))
     parts = [row.get(part) or {} for part in ("public_tests", "private_tests", "generated_tests")]
     tests = [pair for part in parts for pair in zip(part.get("input", ()), part.get("output", ()), strict=True)]
     solutions = row.get("solutions") or {"language": (), "solution": ()}
     written = zip(solutions["language"], solutions["solution"], strict=True)
-    good = next((text for language, text in written if language in (_PYTHON3, "PYTHON3")), None)
-    judged = _by_streams(tests)
+    good = next((text for mark, text in written if mark in _CODE_CONTESTS[language]), None)
+    judged = _by_streams(tests, language)
     limit = row.get("time_limit") or {}
     seconds = limit.get("seconds", 0) + limit.get("nanos", 0) / 1e9
     if seconds > 0:
         judged["answer"]["limits"] = {"cpu_s": seconds}
-    return _task(f"code_contests/{row['name']}", row["description"], judged, good=good)
+    name = f"code_contests/{row['name']}" if language == "python" else f"code_contests/{row['name']}/{language}"
+    return _task(name, row["description"], judged, good=good)
 
 
 def livecodebench(row: Row) -> Task:
@@ -90,7 +98,7 @@ def livecodebench(row: Row) -> Task:
 def _task(
     task_id: str, question: str, judged: Mapping[str, Any], *, starter: str = "", good: str | None = None
 ) -> Task:
-    by_function = judged["verifier"] == "asserts"
+    by_function, language = judged["verifier"] == "asserts", judged["answer"]["language"]
     how = "Read standard input and write to standard output."
     if starter:
         how = f"The program begins like this:\n\n{block('python', starter)}"
@@ -98,17 +106,17 @@ def _task(
         how = f"Write the function `{judged['answer']['tests'][0].split('(')[0].removeprefix('assert ')}`."
     return Task(
         id=task_id,
-        messages=asked(f"{question.strip()}\n\n{how}", "python"),
+        messages=asked(f"{question.strip()}\n\n{how}", language),
         source=task_id.partition("/")[0],
-        reference=None if good is None else block("python", good),
+        reference=None if good is None else block(language, good),
         **judged,
     )
 
 
-def _by_streams(tests: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _by_streams(tests: Sequence[tuple[str, str]], language: str = "python") -> dict[str, Any]:
     """`verifier` and `answer` for tests that are texts."""
     given = [{"input": _text(one), "output": _text(other)} for one, other in tests]
-    return {"verifier": "stdio", "answer": {"language": "python", "tests": given, "comparator": "tokens"}}
+    return {"verifier": "stdio", "answer": {"language": language, "tests": given, "comparator": "tokens"}}
 
 
 def _by_name(

@@ -120,14 +120,27 @@ def _mbpp(row: Row) -> Task:
     tests = list(row["test"] if "test" in row else row["test_list"])
     text = row["prompt"] if "prompt" in row else row["text"]
     prompt = f"{text.strip()} Your code should pass these tests:\n\n" + "\n".join(tests)
+    imports = [line for line in row.get("test_imports") or () if _names_of(line) & _used(tests)]
     return Task(
         id=f"mbpp/{row['task_id']}",
         messages=(Message(role="user", content=prompt),),
         verifier="asserts",
-        answer={"language": "python", "tests": tests, "setup": row.get("test_setup_code") or ""},
+        answer={"language": "python", "tests": tests, "setup": "\n".join([*imports, row.get("test_setup_code") or ""])},
         source="mbpp",
         reference=f"```python\n{row['code']}\n```",
     )
+
+
+def _names_of(line: str) -> set[str]:
+    """The names that an import brings; none for a text that is no import."""
+    nodes = [node for node in ast.parse(line).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {alias.asname or alias.name.partition(".")[0] for node in nodes for alias in node.names}
+
+
+def _used(tests: Sequence[str]) -> set[str]:
+    """The names in tests, but for `math.isclose`, which is compared outside: its import is left to the answer."""
+    text = "\n".join(tests).replace("math.isclose", "isclose")
+    return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
 
 
 def _mbpp_plus(row: Row) -> Task:

@@ -158,6 +158,31 @@ def test_contests_by_function(name: str, scorer):
         assert scorer.score_text(task, f"```python\n{program}\n```").verdict is verdict
 
 
+@pytest.mark.parametrize(("language", "reference"), [("cpp", "int main() {}"), ("java", None)])
+def test_code_contests_in_another_language(language: str, reference: str | None):
+    task = FORMATS["code_contests"]({**CONTESTS["code_contests"], "language": language})
+    assert task.answer["language"] == language and task.id == f"code_contests/1_A. Add/{language}"
+    assert task.reference == (None if reference is None else f"```{language}\n{reference}\n```")
+    assert f"one {language} code block" in task.messages[0].content
+    with pytest.raises(ValueError, match="no language 'cobol'"):
+        FORMATS["code_contests"]({**CONTESTS["code_contests"], "language": "cobol"})
+
+
+@pytest.mark.sandbox
+def test_mbpp_sanitized_imports_what_its_tests_name(scorer):
+    row = {
+        "task_id": 903,
+        "prompt": "Double.",
+        "code": "def f(x): return 2 * x",
+        "test_imports": ["import math", "import re"],
+    }
+    task = FORMATS["mbpp"]({**row, "test_list": ["assert f(math.pi) == math.tau"]})
+    assert task.answer["setup"] == "import math\n"
+    assert scorer.score_text(task, task.reference).verdict is Verdict.AC
+    near = FORMATS["mbpp"]({**row, "test_list": ["assert math.isclose(f(1), 2.0)"]})
+    assert near.answer["setup"] == ""
+
+
 def test_a_function_without_a_class_is_called_by_its_name():
     row = {"problem_id": 3, "question": "?", "input_output": {"fn_name": "f", "inputs": [["a"]], "outputs": [[1, 2]]}}
     task = FORMATS["apps"](row)
