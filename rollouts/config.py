@@ -134,6 +134,7 @@ class TaskFile(Section):
         "apps",
         "code_contests",
         "livecodebench",
+        "leetcode",
         "gsm8k",
         "math",
         "cruxeval",

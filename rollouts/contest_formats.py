@@ -7,13 +7,15 @@ functions by the values they return.
                    arXiv 2203.07814)
     livecodebench  question_content, starter_code, public_test_cases, private_test_cases, metadata {func_name}
                    (Jain et al. 2024, arXiv 2403.07974)
+    leetcode       task_id, prompt, prompt_sft, test (Guo et al. 2024, arXiv 2401.14196): methods of a class Solution
 
-The last two also as SandboxFusion keeps them: id, content, test, labels. Outputs are compared word by word, numbers
-as text: a problem that allows several right outputs needs a checker, which none of these sets has.
+CodeContests and LiveCodeBench also as SandboxFusion keeps them: id, content, test, labels. Outputs are compared word by
+word, numbers as text: a problem that allows several right outputs needs a checker, which none of these sets has.
 """
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
 import json
@@ -39,6 +41,12 @@ from heapq import heapify, heappop, heappush
 from itertools import accumulate, combinations, permutations, product
 from math import ceil, floor, gcd, inf, sqrt
 from typing import *
+class ListNode:
+    def __init__(self, val=0, next=None):
+        self.val, self.next = val, next
+class TreeNode:
+    def __init__(self, val=0, left=None, right=None):
+        self.val, self.left, self.right = val, left, right
 """
 
 
@@ -93,6 +101,37 @@ def livecodebench(row: Row) -> Task:
     inputs, outputs = [case["input"] for case in cases], [case["output"] for case in cases]
     judged = _by_name(inputs, outputs, name, starter, lines=True)
     return _task(f"livecodebench/{row['question_id']}", row["question_content"], judged, starter=starter)
+
+
+def leetcode(row: Row) -> Task:
+    """DeepSeek-Coder's LeetCode contests: `test_input = {...}` and an assertion about it, by turns."""
+    given: dict[str, ast.expr] = {"my_solution": ast.parse("Solution()", mode="eval").body}
+    setup, tests = list[str](), list[str]()
+    for item in ast.parse(row["test"]).body:
+        if isinstance(item, ast.Assert):
+            tests.append(ast.unparse(_Filled(given).visit(item)))
+        elif isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) in ("my_solution", "test_input"):
+            given[ast.unparse(item.targets[0])] = item.value
+        else:
+            setup.append(ast.unparse(item))
+    answer = {"language": "python", "tests": tests, "prelude": _PRELUDE, "setup": "\n".join(setup)}
+    return Task(
+        id=f"leetcode/{row['task_id']}",
+        messages=asked(str(row["prompt_sft"] if "prompt_sft" in row else row["prompt"]).strip(), "python"),
+        verifier="asserts",
+        answer=answer,
+        source="leetcode",
+    )
+
+
+class _Filled(ast.NodeTransformer):
+    """Names replaced by what they were assigned."""
+
+    def __init__(self, values: Mapping[str, ast.expr]) -> None:
+        self._values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self._values.get(node.id, node)
 
 
 def _task(
@@ -176,4 +215,5 @@ CONTEST_FORMATS: dict[str, Callable[[Row], Task]] = {
     "apps": apps,
     "code_contests": code_contests,
     "livecodebench": livecodebench,
+    "leetcode": leetcode,
 }

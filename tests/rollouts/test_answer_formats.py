@@ -183,6 +183,24 @@ def test_mbpp_sanitized_imports_what_its_tests_name(scorer):
     assert near.answer["setup"] == ""
 
 
+@pytest.mark.sandbox
+def test_contests_of_leetcode_have_an_input_before_each_assertion(scorer):
+    test = """
+my_solution = Solution()
+
+test_input = { "xs": [1, 2], "y": 3 }
+assert my_solution.total(**test_input) == 6
+
+even = lambda x: x % 2 == 0
+test_input = { "xs": [], "y": 2 }
+assert even(my_solution.total(**test_input))
+"""
+    task = FORMATS["leetcode"]({"task_id": "a", "prompt": "", "prompt_sft": f"Add.\n{STARTER}", "test": test})
+    assert task.answer["tests"][0] == "assert Solution().total(**{'xs': [1, 2], 'y': 3}) == 6"
+    for program, verdict in ((TOTAL, Verdict.AC), (TOTAL.replace("+ y", ""), Verdict.WA)):
+        assert scorer.score_text(task, f"```python\n{program}\n```").verdict is verdict
+
+
 def test_a_function_without_a_class_is_called_by_its_name():
     row = {"problem_id": 3, "question": "?", "input_output": {"fn_name": "f", "inputs": [["a"]], "outputs": [[1, 2]]}}
     task = FORMATS["apps"](row)
