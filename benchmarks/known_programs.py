@@ -146,7 +146,7 @@ def _judge(set_name: str, known: Known, scorer: Scorer, count: Count) -> Disagre
         else:
             language = verifier.check(known.task)
             result = scorer.score_text(known.task, _fenced(language.name, known.program))
-    except EnvironmentProblem as problem:
+    except (DataError, EnvironmentProblem) as problem:
         count.not_run[str(problem)] += 1
         return None
     accepted = result.verdict is Verdict.AC

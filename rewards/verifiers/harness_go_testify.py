@@ -7,6 +7,7 @@ it. The answer cannot reach it: its names are drawn for each run, and it asks th
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from rewards.verifiers.harness_rows_compiled import GO
@@ -158,8 +159,11 @@ func (that unit_that_@ID@) Panics(call func(), said ...interface{}) bool {
 }
 """
 
+_DEFINED = "|".join(("New", *re.findall(r"^func \(that unit_that_@ID@\) ([A-Z]\w*)", _TESTIFY, re.MULTILINE)))
+
 GO_TESTIFY = replace(
     GO,
+    unknown=rf"\b(?:assert|require)\.(?!(?:{_DEFINED})\()[A-Z]\w*\(",
     can_fail=rf"{GO.can_fail}|\b(?:assert|require)\.\w+\(",
     program=(_IMPORT, *GO.program),
     tests=(

@@ -33,6 +33,7 @@ class Harness:
     """What stands around an answer and its tests in one language, and what is changed in them."""
 
     can_fail: str  #: a test text without a match could not fail, and is refused
+    unknown: str = ""  #: a test text with a match calls what is defined nowhere, and is refused
     way: str = "text"  #: text: one program; linked: C's object beside it; driver: JavaScript's driver around it
     separate: bool = False  #: the answer has a file of its own, so it cannot swallow or shadow the text of the tests
     flags: tuple[str, ...] = ()  #: behind the tool of the run command

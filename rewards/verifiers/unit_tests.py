@@ -161,8 +161,12 @@ def _require_tests(where: str, plan: Plan, text: str) -> None:
     if plan.language.name not in HARNESSES:
         there = ", ".join(sorted(("python", *HARNESSES)))
         raise DataError(f"{where}: no harness for tests in {plan.language.name}; there are {there}")
-    if not re.search(harness_of(plan.language, text).can_fail, text):
+    harness = harness_of(plan.language, text)
+    if not re.search(harness.can_fail, text):
         raise DataError(f"{where}: has nothing that could fail, so anything would pass it")
+    unknown = re.search(harness.unknown, text) if harness.unknown else None
+    if unknown:
+        raise DataError(f"{where}: calls {unknown[0].rstrip('(')}, of a package that no box has")
 
 
 def _judge(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from assay.errors import DataError
 from assay.types import Message, Task, Verdict
 from rewards.config import RewardsConfig, SandboxConfig
 from rewards.languages import LANGUAGES
@@ -175,3 +176,17 @@ def test_each_assertion_of_testify_fails_where_it_should(bench):
         found = of_go("\n".join(case.format(line=line) for line in lines), bench)
         assert found.verdict is Verdict.WA
         assert found.tests[0].detail.count("--- FAIL: TestF/") == len(lines), found.tests[0].detail
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "called"),
+    [
+        ("go", "assert.Equal(4.0,", "assert.Eventually(4.0,", "assert.Eventually"),
+        ("rust", "twice(2), 4", "twice(2), rand::thread_rng().gen_range(4..5)", "rand::thread_rng"),
+    ],
+)
+def test_tests_that_call_what_no_box_has_are_refused(name: str, old: str, new: str, called: str):
+    row = {**ROWS[name], "entry_point": "Twice", "instruction": "Write Twice."}
+    task = FORMATS["humanevalpack"](row | {"test": row["test"].replace(old, new)})
+    with pytest.raises(DataError, match=rf"calls {called}, of a package that no box has"):
+        UnitTestsVerifier().check(task)
