@@ -4,10 +4,12 @@ Every task asks for a whole program in one code block, whatever the set was made
 and takes the strongest verifier its tests allow: "asserts" for plain assertions in Python, "stdio" or "checker" for
 programs with input and output, "unit_tests" for the rest. Known-good programs become `reference`.
 
-    human_eval     task_id, prompt, entry_point, canonical_solution, test (Chen et al. 2021, arXiv 2107.03374)
+    human_eval     task_id, prompt, entry_point, canonical_solution, test (Chen et al. 2021, arXiv 2107.03374), or the
+                   same of HumanEval+ with its inputs and results
     multipl_e      name, language, prompt, tests (Cassano et al. 2022, arXiv 2208.08227)
-    humanevalpack  task_id, prompt, declaration, canonical_solution, test, entry_point, instruction
-                   (Muennighoff et al. 2023, arXiv 2308.07124)
+    humanevalpack  task_id, declaration, canonical_solution, test, entry_point, instruction, in Go import and test_setup
+                   (Muennighoff et al. 2023, arXiv 2308.07124); HumanEval-X, which has prompt instead of the instruction
+                   (Zheng et al. 2023, arXiv 2303.17568)
     humanevalfix   the same rows as repair tasks: buggy_solution
     quixbugs       name, buggy_program, docstring, solution, tests (Lin et al. 2017, in the form OctoPack gave it)
     evalplus       task_id, prompt, entry_point, canonical_solution, assertion (Liu et al. 2023, arXiv 2305.01210)
@@ -23,11 +25,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from assay.types import Message, Task
+from assay.types import Task
+from rollouts.evalplus_tests import assertions_of, without_numpy
+from rollouts.wording import asked as _asked
+from rollouts.wording import block as _block
 
 Row = Mapping[str, Any]
 
-_WHOLE = "Answer with the whole program in one {label} code block."
+_COMPLETE = "Complete this program. Keep the lines that are given."
 #: the last part of a MultiPL-E name -> the language's name here, and the label of its code blocks
 _MULTIPL_E = {
     "cpp": "cpp",
@@ -90,9 +95,7 @@ def multipl_e(row: Row) -> Task:
     language, prompt = _MULTIPL_E[code], row["prompt"]
     return Task(
         id=f"{row['name']}/{language}",
-        messages=_asked(
-            f"Complete this program. Keep the lines that are given.\n\n{_block(language, prompt)}", language
-        ),
+        messages=_asked(f"{_COMPLETE}\n\n{_block(language, prompt)}", language),
         verifier="unit_tests",
         answer={"language": language, "tests": [_after_whole(language, row["tests"])], **_given(language, prompt)},
         source="multipl_e",
@@ -101,7 +104,8 @@ def multipl_e(row: Row) -> Task:
 
 def humanevalpack(row: Row) -> Task:
     """HumanEvalPack's synthesis: write the function from its description."""
-    return _packed(row, "humanevalpack", f"{row['instruction']}\n\nThe program begins like this:")
+    asked = f"{row['instruction']}\n\nThe program begins like this:" if "instruction" in row else _COMPLETE
+    return _packed(row, "humanevalpack", asked)
 
 
 def humanevalfix(row: Row) -> Task:
@@ -207,19 +211,10 @@ BENCHMARK_FORMATS: dict[str, Callable[[Row], Task]] = {
 }
 
 
-def _asked(prompt: str, language: str) -> tuple[Message, ...]:
-    return (Message(role="user", content=f"{prompt}\n\n{_WHOLE.format(label=language)}"),)
-
-
-def _block(language: str, program: str) -> str:
-    fence = "````" if "```" in program else "```"
-    return f"{fence}{language}\n{program.strip(chr(10))}\n{fence}"
-
-
 def _python_function(row: Row, task_id: str, *, source: str, good: str) -> Task:
     prompt = row["prompt"]
-    entry = row.get("entry_point") or re.findall(r"^def\s+(\w+)", prompt, re.MULTILINE)[-1]
-    asked = f"Complete this program. Keep the lines that are given.\n\n{_block('python', prompt)}"
+    entry = row.get("entry_point") or _last_function(prompt)
+    asked = f"{_COMPLETE}\n\n{_block('python', prompt)}"
     return Task(
         id=task_id,
         messages=_asked(asked, "python"),
@@ -234,14 +229,19 @@ def _packed(row: Row, source: str, asked: str, *, bug: str = "") -> Task:
     if label not in _PACK:
         raise ValueError(f"no language {label!r}; there are {', '.join(_PACK)}")
     language, declaration = _PACK[label], row["declaration"].lstrip("\n")
-    shown = _block(language, f"{declaration}{bug}")
+    if language == "go" and not declaration.startswith("package"):
+        imports = "" if declaration.startswith("import") else row.get("import")
+        declaration = "\n".join(filter(None, ("package main\n", imports, declaration)))
+    described = "" if "instruction" in row or bug else str(row["prompt"]).lstrip("\n")
+    shown = _block(language, described or f"{declaration}{bug}")
+    tests = "\n".join(filter(None, (row.get("test_setup"), row["test"])))
     if language == "python":
-        entry = row["entry_point"]
+        entry = row.get("entry_point") or _last_function(declaration)
         judged = _python_tests(row["test"], entry=entry, before=_before(declaration, entry))
     else:
         judged = {
             "verifier": "unit_tests",
-            "answer": {"language": language, "tests": [row["test"]], **_given(language, declaration)},
+            "answer": {"language": language, "tests": [tests], **_given(language, declaration)},
         }
     return Task(
         id=f"{source}/{language}/{number}",
@@ -252,6 +252,14 @@ def _packed(row: Row, source: str, asked: str, *, bug: str = "") -> Task:
     )
 
 
+def _last_function(prompt: str) -> str:
+    """The function that a prompt of HumanEval's kind leaves to be written."""
+    names = re.findall(r"^def\s+(\w+)", prompt, re.MULTILINE)
+    if not names:
+        raise ValueError("its prompt begins no function")
+    return names[-1]
+
+
 def _before(prompt: str, entry: str) -> str:
     """What stands before the function to be written: imports, and functions it may call."""
     found = re.search(rf"^def\s+{re.escape(entry)}\b", prompt, re.MULTILINE)
@@ -259,9 +267,10 @@ def _before(prompt: str, entry: str) -> str:
 
 
 def _given(language: str, prompt: str) -> dict[str, str]:
-    """The key `prompt` of a record: lines an answer needs and may leave out. Go's imports are those of the tests."""
+    """The key `prompt` of a record: lines an answer needs and may leave out."""
     if language == "go":
-        return {"prompt": 'package main\nimport "testing"\nimport "fmt"\n'} if '"fmt"' in prompt else {}
+        imports = re.findall(r'^import\s*(?:\([^)]*\)|(?:[\w.]+[ \t]+)?"[^"]+")', prompt, re.MULTILINE)
+        return {"prompt": "\n".join(("package main", *imports, ""))} if imports else {}
     found = _PREAMBLE.findall(prompt)
     return {"prompt": "\n".join(found)} if found else {}
 
@@ -295,6 +304,12 @@ def _python_tests(text: str, *, entry: str, before: str) -> dict[str, Any]:
     then not the answer's version of it.
     """
     tree = ast.parse(text.replace("\r\n", "\n"))
+    from_inputs = assertions_of(tree.body, entry)
+    if from_inputs:
+        answer = {"language": "python", "tests": from_inputs, "prelude": before}
+        return {"verifier": "asserts", "answer": {key: value for key, value in answer.items() if value}}
+    tree.body = without_numpy(tree.body)
+    text = ast.unparse(tree)
     plain = _plain(tree.body, entry)
     if plain is not None:
         setup, tests = plain

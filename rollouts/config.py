@@ -140,6 +140,15 @@ class TaskFile(Section):
         "evalplus",
         "kattis",
         "exercism",
+        "bigcodebench",
+        "aider",
+        "apps",
+        "code_contests",
+        "livecodebench",
+        "leetcode",
+        "gsm8k",
+        "math",
+        "cruxeval",
     ] = "assay"
     limit: int | None = Field(default=None, ge=1, description="only the first so many")
     prompt: str = Field(default="{prompt}", description="what the policy is asked; {prompt}: the task's last message")

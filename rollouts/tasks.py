@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +13,12 @@ from assay.chat import ROLES
 from assay.errors import DataError
 from assay.jsonl import read_rows
 from assay.types import Message, Task
+from rollouts.answer_formats import ANSWER_FORMATS
 from rollouts.benchmark_formats import BENCHMARK_FORMATS
 from rollouts.config import TaskFile
+from rollouts.contest_formats import CONTEST_FORMATS
+from rollouts.evalplus_tests import assertions_of, without_numpy
+from rollouts.unittest_formats import UNITTEST_FORMATS
 
 Row = Mapping[str, Any]
 
@@ -119,21 +124,56 @@ def _typed(value: Any, name: str, kind: Any) -> Any:
 
 
 def _mbpp(row: Row) -> Task:
-    """MBPP (Austin et al. 2021, arXiv 2108.07732): text, code, test_list, test_setup_code; or prompt and test."""
+    """MBPP (Austin et al. 2021, arXiv 2108.07732): text, code, test_list, test_setup_code; or prompt and test.
+
+    MBPP+ (arXiv 2305.01210) has all of EvalPlus' inputs in `test`, one text; what it shows is still `test_list`.
+    """
+    if isinstance(row.get("test"), str):
+        return _mbpp_plus(row)
     tests = list(row["test"] if "test" in row else row["test_list"])
     text = row["prompt"] if "prompt" in row else row["text"]
     prompt = f"{text.strip()} Your code should pass these tests:\n\n" + "\n".join(tests)
+    imports = [line for line in row.get("test_imports") or () if _names_of(line) & _used(tests)]
     return Task(
         id=f"mbpp/{row['task_id']}",
         messages=(Message(role="user", content=prompt),),
         verifier="asserts",
-        answer={"language": "python", "tests": tests, "setup": row.get("test_setup_code") or ""},
+        answer={"language": "python", "tests": tests, "setup": "\n".join([*imports, row.get("test_setup_code") or ""])},
         source="mbpp",
         reference=f"```python\n{row['code']}\n```",
     )
 
 
-FORMATS: dict[str, Callable[[Row], Task]] = {"assay": _assay, "mbpp": _mbpp, **BENCHMARK_FORMATS}
+def _names_of(line: str) -> set[str]:
+    """The names that an import brings; none for a text that is no import."""
+    nodes = [node for node in ast.parse(line).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {alias.asname or alias.name.partition(".")[0] for node in nodes for alias in node.names}
+
+
+def _used(tests: Sequence[str]) -> set[str]:
+    """The names in tests, but for `math.isclose`, which is compared outside: its import is left to the answer."""
+    text = "\n".join(tests).replace("math.isclose", "isclose")
+    return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+
+
+def _mbpp_plus(row: Row) -> Task:
+    task = _mbpp({key: value for key, value in row.items() if key != "test"})
+    tree = ast.parse(row["test"])
+    tests = assertions_of(tree.body)
+    verifier = "asserts" if tests else "unit_tests"
+    tree.body = without_numpy(tree.body)
+    answer = {"language": "python", "tests": tests or [ast.unparse(tree)]}
+    return replace(task, id=f"mbppplus/{row['task_id']}", verifier=verifier, answer=answer)
+
+
+FORMATS: dict[str, Callable[[Row], Task]] = {
+    "assay": _assay,
+    "mbpp": _mbpp,
+    **BENCHMARK_FORMATS,
+    **UNITTEST_FORMATS,
+    **CONTEST_FORMATS,
+    **ANSWER_FORMATS,
+}
 
 
 class TaskStream:

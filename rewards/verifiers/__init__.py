@@ -7,6 +7,7 @@ from rewards.verifiers.base import GroupVerifier, ProgramVerifier
 from rewards.verifiers.checker import CheckerVerifier
 from rewards.verifiers.custom import CustomVerifier
 from rewards.verifiers.function import FunctionVerifier
+from rewards.verifiers.literal import LiteralVerifier
 from rewards.verifiers.math import MathVerifier
 from rewards.verifiers.stdio import StdioVerifier
 from rewards.verifiers.unit_tests import UnitTestsVerifier
@@ -19,4 +20,5 @@ VERIFIERS: dict[str, ProgramVerifier | GroupVerifier] = {
     "unit_tests": UnitTestsVerifier(),
     "custom": CustomVerifier(),
     "math": MathVerifier(),
+    "literal": LiteralVerifier(),
 }

@@ -33,12 +33,15 @@ class Harness:
     """What stands around an answer and its tests in one language, and what is changed in them."""
 
     can_fail: str  #: a test text without a match could not fail, and is refused
+    unknown: str = ""  #: a test text with a match calls what is defined nowhere, and is refused
     way: str = "text"  #: text: one program; linked: C's object beside it; driver: JavaScript's driver around it
     separate: bool = False  #: the answer has a file of its own, so it cannot swallow or shadow the text of the tests
     flags: tuple[str, ...] = ()  #: behind the tool of the run command
     hoist: str = ""  #: lines that go to @FIRST@
     items: tuple[str, str] = ("", "")  #: finds what such a line lists, and a line of one {item}
     imports: Callable[[str], list[tuple[str, str]]] | None = None  #: what such a line imports, and a line for each
+    #: of a line of imports that the task's prompt gives, and the program without them: whether it is better left out
+    spare: Callable[[str, str], bool] | None = None
     program: tuple[Rewrite, ...] = ()  #: what is changed in the answer
     tests: tuple[Rewrite, ...] = ()  #: what is changed in the tests
     before: str = ""

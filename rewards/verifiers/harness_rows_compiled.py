@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from rewards.verifiers.harness_row import ASSERT, THROW, Harness
 
 _DEEPEST = 40  #: braces in one line of imports that is taken apart
+_NO_CRATES = ("std", "core", "alloc", "crate", "self", "super")  #: what the path of a Rust import may begin with
 
 C = Harness(
     can_fail=rf"{ASSERT}|\babort\s*\(|\bexit\s*\(|\breturn\s+[^0\s;]",
@@ -119,10 +121,28 @@ def _paths(tree: str, before: str) -> list[str]:
     return [path for part in parts for path in _paths(part, before + head.strip())]
 
 
+def rust_crate_absent(line: str, program: str) -> bool:
+    """Whether `use a::b;` is of a crate: boxes have the standard library only. What uses it does not compile then."""
+    found = re.match(r"use\s+(?:::)?([a-z]\w*)", line)
+    if found is None or found[1] in _NO_CRATES:
+        return False
+    return not re.search(rf"\b(?:mod|crate|as|enum|struct)\s+{found[1]}\b", program)
+
+
+def go_unused(line: str, program: str) -> bool:
+    """Whether a package is imported that nothing names, which Go refuses to compile."""
+    found = re.match(r'import\s+(?:([\w.]+)\s+)?"([^"]+)"', line)
+    if found is None or found[1] in ("_", "."):
+        return False
+    return not re.search(rf"\b{re.escape(found[1] or found[2].rpartition('/')[2])}\s*\.", program)
+
+
 RUST = Harness(
     can_fail=r"\b(?:assert|assert_eq|assert_ne|panic)!",
+    unknown=r"\b(?:rand|regex|md5)::\w+",  # what tests of HumanEval-X call
     hoist=r"^use\s[^;]*;",
     imports=rust_imports,  # a name that two lines import is an error, and an answer repeats those of its prompt
+    spare=rust_crate_absent,
     program=((r"\bfn\s+main\s*\(", "#[allow(dead_code)] fn main_@ID@("),),
     # an answer may define macros of the same names; those of the library are reached by their path
     tests=(
@@ -151,10 +171,14 @@ fn main() {
     processes=1,
 )
 
+#: test functions in no module of their own
+RUST_AT_TOP = replace(RUST, calls=(RUST.calls[0], "    {name}();"))
+
 GO = Harness(
     can_fail=r"\bt\.(?:Error|Errorf|Fatal|Fatalf|Fail|FailNow)\b|\bpanic\(",
     hoist=r'^import\s+(?:\([^)]*\)|(?:\w+\s+)?"[^"]+")',
     items=(r'(?:\b(?!import\b)[\w.]+[ \t]+)?"[^"]+"', "import {item}"),
+    spare=go_unused,
     program=((r"^package\s+\w+", ""), (r"\bfunc\s+main\s*\(\s*\)", "func main_@ID@()")),
     tests=((r"^package\s+\w+", ""),),
     before='package main\n@FIRST@\nimport (\n unit_io_@ID@ "os"\n unit_testing_@ID@ "testing"\n)\n',

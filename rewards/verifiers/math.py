@@ -1,8 +1,10 @@
 r"""Verifier "math": is the final answer of a text equal to the reference, as mathematics?
 
-    {"answer": "\\frac{1}{2}"}      or GSM8K's own {"answer": "... #### 42"}, of which what follows #### counts
+    {"answer": "\\frac{1}{2}"}      or GSM8K's own {"answer": "... #### 42"}, of which what follows #### counts,
+                                  or MATH's own {"answer": "... $\\boxed{42}$ ..."}, read as any other text
 
-Uses math-verify (SymPy behind it), which reads \boxed{...}, the last formula or the last number of the text. Parsing
+Uses math-verify (SymPy behind it), which reads \boxed{...}, the last formula or the last number of the text; where the
+reference is in GSM8K's form, a last line that begins with #### is read before anything else. Parsing
 what a model wrote can take for ever or exhaust the stack, so it happens in processes that are killed after a while.
 An answer that failed twice is refused as unreadable where the reference, asked about in the same processes behind it,
 is read. Where that fails too, the processes are what fails (a machine out of memory, say), and the answer is INFRA.
@@ -10,6 +12,7 @@ is read. Where that fails too, the processes are what fails (a machine out of me
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -23,6 +26,9 @@ from rewards.verifiers.base import record_of
 
 TERMS = Terms(timeout_s=10.0, concurrency=2)
 _ISOLATION = "none:math-verify in a process"
+_BOXED = "\\boxed"
+_LAST_LINE = re.compile(r"^####[ \t]*(\S.*)\s*\Z", re.MULTILINE)  #: GSM8K's form of a final answer
+_COMMAS = r"(?<=\d),(?=\d{3})"  #: of thousands
 
 
 class MathVerifier:
@@ -42,7 +48,8 @@ class MathVerifier:
             for number, value in zip(late, _compared([texts[number] for number in late], gold), strict=True):
                 said[number] = value
         failed = not all(isinstance(value, float) for value in said)
-        control = _compared([f"$\\boxed{{{gold}}}$"], gold)[0] if failed else 0.0  # alone, when they are all over
+        asked = gold if "####" in gold or _BOXED in gold else f"$\\boxed{{{gold}}}$"
+        control = _compared([asked], gold)[0] if failed else 0.0  # alone, when they are all over
         return [_result(value, control) for value in said]
 
 
@@ -51,9 +58,10 @@ def equal(prompt: str, completion: str, *, gold: str) -> float:
     from math_verify import parse, verify
 
     # Their own time limits use SIGALRM, which code in the process could catch; ours is the death of the process.
-    wanted = parse(f"${gold}$", parsing_timeout=None) or parse(gold, parsing_timeout=None)
-    found = parse(completion, parsing_timeout=None)
-    return 1.0 if found and verify(wanted, found, timeout_seconds=None) else 0.0
+    last = _LAST_LINE.search(completion) if "####" in gold else None
+    found = parse(re.sub(_COMMAS, "", last[1]), parsing_timeout=None) if last else None
+    found = found or parse(completion, parsing_timeout=None)
+    return 1.0 if found and verify(_reference(gold), found, timeout_seconds=None) else 0.0
 
 
 def answer_of(task: Task) -> str:
@@ -61,20 +69,27 @@ def answer_of(task: Task) -> str:
     gold = record_of(task, ("answer",), ())["answer"]
     if not isinstance(gold, str) or not gold.strip():
         raise DataError(f"task {task.id!r}: answer {gold!r} must be text with a final answer")
-    gold = gold.rpartition("####")[2].strip().replace(",", "") if "####" in gold else gold.strip()
+    gold = "####" + gold.rpartition("####")[2] if "####" in gold else gold.strip()
     if not _readable(gold):
         raise DataError(f"task {task.id!r}: math-verify reads no answer in {gold!r}")
     return gold
+
+
+def _reference(gold: str) -> list[Any]:
+    """What math-verify reads in a reference."""
+    from math_verify import parse
+
+    bare = gold.removeprefix("####").strip()
+    bare = bare.replace(",", "") if bare != gold else bare
+    found: list[Any] = [] if _BOXED in gold else parse(f"${bare}$", parsing_timeout=None)
+    return found or parse(bare, parsing_timeout=None)
 
 
 @lru_cache(maxsize=4096)
 def _readable(gold: str) -> bool:
     if find_spec("math_verify") is None:
         raise EnvironmentProblem("verifier 'math' needs math-verify: pip install 'assay[math]'")
-    from math_verify import parse
-
-    found: list[Any] = parse(f"${gold}$", parsing_timeout=None) or parse(gold, parsing_timeout=None)
-    return bool(found)
+    return bool(_reference(gold))
 
 
 def _compared(texts: Sequence[str], gold: str) -> list[float | str | None]:

@@ -161,8 +161,12 @@ def _require_tests(where: str, plan: Plan, text: str) -> None:
     if plan.language.name not in HARNESSES:
         there = ", ".join(sorted(("python", *HARNESSES)))
         raise DataError(f"{where}: no harness for tests in {plan.language.name}; there are {there}")
-    if not re.search(harness_of(plan.language, text).can_fail, text):
+    harness = harness_of(plan.language, text)
+    if not re.search(harness.can_fail, text):
         raise DataError(f"{where}: has nothing that could fail, so anything would pass it")
+    unknown = re.search(harness.unknown, text) if harness.unknown else None
+    if unknown:
+        raise DataError(f"{where}: calls {unknown[0].rstrip('(')}, of a package that no box has")
 
 
 def _judge(
@@ -255,6 +259,7 @@ def assemble(language: Language, harness: Harness, prompt: str, program: str, te
     pattern, call = harness.calls[0], harness.calls[1].replace("@ID@", name)
     called = [call.replace("{name}", found) for found in re.findall(pattern, text, re.MULTILINE)] if call else []
     first, (answer, tests) = _hoisted(harness, answer, tests)
+    first = _needed(harness, first, prompt, f"{answer}\n{tests}")
     filled = {
         "ID": name,
         "SECRET": head,
@@ -348,6 +353,15 @@ def _hoisted(harness: Harness, *parts: str) -> tuple[list[str], list[str]]:
         first = {key: line for text in reversed(found) for key, line in reversed(harness.imports(text))}
         lines = list(reversed(first.values()))
     return list(dict.fromkeys(lines)), [replaced(harness.hoist, "", part, harness.texts) for part in parts]
+
+
+def _needed(harness: Harness, lines: list[str], prompt: str, program: str) -> list[str]:
+    """The lines of imports without those of the prompt that are better left out: not every answer uses all of them."""
+    if harness.spare is None or not prompt:
+        return lines
+    given, _ = _hoisted(harness, _rewritten(prompt, harness.program, harness, ""))
+    code = replaced(harness.comments, " ", program, f"{harness.texts}|{_TEXTS}" if harness.texts else _TEXTS)
+    return [line for line in lines if line not in given or not harness.spare(line, code)]
 
 
 def _java_imports(tests: str) -> str:

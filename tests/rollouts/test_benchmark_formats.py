@@ -114,6 +114,31 @@ def test_humanevalpack_gives_imports_that_an_answer_may_leave_out():
         FORMATS["humanevalpack"](pack("Basic"))
 
 
+GO_TESTS = "func TestF(t *testing.T) {\n    assert := assert.New(t)\n    assert.Equal(2, F(1))\n}\n"
+
+
+@pytest.mark.parametrize("declaration", ["\nfunc F(x int) int {\n", 'import (\n    "math"\n)\n\nfunc F(x int) int {\n'])
+def test_humanevalpack_in_go_has_its_imports_and_the_set_up_of_its_tests(declaration: str):
+    parts = {"import": 'import (\n    "math"\n)\n', "test_setup": 'package main\nimport "testing"\n', "test": GO_TESTS}
+    task = FORMATS["humanevalpack"](pack("Go", declaration=declaration, **parts))
+    assert task.answer["tests"] == [f'package main\nimport "testing"\n\n{GO_TESTS}']
+    assert task.answer["prompt"] == 'package main\nimport (\n    "math"\n)\n'
+    assert task.reference.count("import (") == task.messages[0].content.count("import (") == 1
+    check_answers([task])
+
+
+def test_humaneval_x_has_prompts_and_no_instruction():
+    row = pack(
+        "Python", prompt='import math\n\ndef f(x):\n    """Doubles."""\n', declaration="import math\n\ndef f(x):\n"
+    )
+    row = {key: row[key] for key in row if key not in ("instruction", "entry_point", "buggy_solution")}
+    task = FORMATS["humanevalpack"](row | {"test": f"{PLAIN}\ncheck(f)\n", "canonical_solution": "    return 2 * x\n"})
+    assert task.verifier == "asserts" and task.messages[0].content.startswith("Complete this program.")
+    assert "Doubles" in task.messages[0].content
+    with pytest.raises(ValueError, match="begins no function"):
+        FORMATS["humanevalpack"](row | {"declaration": "x = 1\n"})
+
+
 @pytest.mark.parametrize(
     ("language", "prompt", "tests", "expected"),
     [
