@@ -14,6 +14,7 @@ from assay.jsonl import read_rows
 from assay.types import Message, Task
 from rollouts.benchmark_formats import BENCHMARK_FORMATS
 from rollouts.config import TaskFile
+from rollouts.exercism import with_shared
 
 Row = Mapping[str, Any]
 
@@ -24,7 +25,7 @@ def read_tasks(file: TaskFile) -> list[Task]:
     seen: dict[str, str] = {}
     for row, where in read_rows(file.path):
         try:
-            task = _worded(_anchored(FORMATS[file.format](row), Path(file.path).parent), file.prompt)
+            task = _worded(_anchored(FORMATS[file.format](_complete(row, file)), Path(file.path).parent), file.prompt)
         except KeyError as error:
             raise DataError(f"{where}: no field {error.args[0]!r}, which format {file.format!r} needs") from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -40,6 +41,11 @@ def read_tasks(file: TaskFile) -> list[Task]:
     if not tasks:
         raise DataError(f"{file.path}: holds no tasks")
     return tasks
+
+
+def _complete(row: Row, file: TaskFile) -> Row:
+    """The row with what it refers to: files that exercises share lie beside the file of rows."""
+    return with_shared(row, Path(file.path)) if file.format == "exercism" else row
 
 
 def _anchored(task: Task, folder: Path) -> Task:

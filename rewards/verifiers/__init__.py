@@ -8,6 +8,7 @@ from rewards.verifiers.checker import CheckerVerifier
 from rewards.verifiers.custom import CustomVerifier
 from rewards.verifiers.function import FunctionVerifier
 from rewards.verifiers.math import MathVerifier
+from rewards.verifiers.project import ProjectVerifier
 from rewards.verifiers.stdio import StdioVerifier
 from rewards.verifiers.unit_tests import UnitTestsVerifier
 
@@ -17,6 +18,7 @@ VERIFIERS: dict[str, ProgramVerifier | GroupVerifier] = {
     "stdio": StdioVerifier(),
     "checker": CheckerVerifier(),
     "unit_tests": UnitTestsVerifier(),
+    "project": ProjectVerifier(),
     "custom": CustomVerifier(),
     "math": MathVerifier(),
 }
