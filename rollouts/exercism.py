@@ -32,8 +32,8 @@ _SWITCHED_OFF = {
 }
 _SKIP_IN_RUBY = r"^[ \t]*skip\b[ \t]*$"
 _REPORT = {"python": "unittest", "ruby": "minitest", "c": "unity", "bash": "bats"}
-#: a test of Bash's that only a terminal can run
-_TERMINAL = re.compile(r"\(\(\s*HAS_TTY\s*\)\)\s*\|\|\s*skip")
+#: tests of Bash's that only a terminal can run, or that the track leaves out when all are on ("extra credit")
+_LEFT_OUT = re.compile(r"(?:\(\(\s*HAS_TTY\s*\)\)|\[\[ \$RUN_HARD_TEST .*\]\])\s*\|\|\s*skip")
 
 
 def exercism(row: Row) -> Task:
@@ -43,7 +43,7 @@ def exercism(row: Row) -> Task:
         raise ValueError(f"track {track!r}: there are {', '.join(_REPORT)}")
     beside = _beside(row)
     if track in ("c", "bash") or beside or len(row["tests"]) != 1 or len(row["solution_paths"]) != 1:
-        judged = {"verifier": "project", "answer": _project(row, beside)}
+        judged: dict[str, Any] = {"verifier": "project", "answer": _project(row, beside)}
     else:
         judged = {"verifier": "unit_tests", "answer": _unit_tests(row)}
     stub, good = solution(row, "stub"), solution(row, "example")
@@ -63,7 +63,7 @@ def exercism(row: Row) -> Task:
 
 
 def solution(row: Row, key: str) -> dict[str, str]:
-    """The files of a solution as an answer has them: those of `key` ("stub", "example"), by name or ending, and else the
+    """The files of a solution as an answer has them: those of `key` ("stub", "example"), by name or ending, else the
     stub's. Raises ValueError where a file has neither.
     """
     found = {}
@@ -129,8 +129,7 @@ def _project(row: Row, beside: Mapping[str, str]) -> dict[str, Any]:
         build = ["/usr/bin/gcc", *flags, "-o", "tests.out", *sources, *libraries]
         return answer | {"build": build, "artefact": "tests.out", "run": ["./tests.out"]}
     if track == "bash":
-        switches = ["BATS_RUN_SKIPPED=true", "RUN_HARD_TEST=true"]
-        return answer | {"run": ["/usr/bin/env", *switches, "/usr/bin/bats", "--tap", *tests]}
+        return answer | {"run": ["/usr/bin/env", "BATS_RUN_SKIPPED=true", "/usr/bin/bats", "--tap", *tests]}
     if track == "ruby":
         return answer | {"run": ["/usr/bin/ruby", *tests]}
     return answer
@@ -148,7 +147,7 @@ def _switched_on(track: str, text: str, *, whole: bool = False) -> str:
     if track != "bash":
         return text
     head, *tests = re.split(r"^(?=@test[ \t])", text, flags=re.MULTILINE)
-    return head + "".join(test for test in tests if not _TERMINAL.search(test))
+    return head + "".join(test for test in tests if not _LEFT_OUT.search(test))
 
 
 def _blocks(language: str, files: Mapping[str, str]) -> str:

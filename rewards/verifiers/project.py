@@ -24,7 +24,8 @@ What is demanded of a framework, so that neither leaving early nor a printed rep
               the answer, reads Unity's counts, and writes both by system calls; names of Unity's are drawn for the run,
               so the answer cannot reach its counts. One process, for one that forks could try every value. The
               answer's headers are read where the tests are: they may not define a word of the tests', rename a function
-              for the linker, or include a file that is not theirs
+              for the linker, or include a file that is not theirs; and no file may define `longjmp`, `strcmp` and
+              their like, which Unity and the tests call
     bats      a box for every test, so none finds what an earlier one left; where it has been read and before the answer
               runs, its file is deleted, functions are made read-only, and a token is written only where it completed
     unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it
@@ -34,8 +35,8 @@ A skipped or ignored test has not run; a record whose tests say so themselves is
 the files of tests have.
 
 What remains: tests and answer share a process in unity, unittest and minitest, and in bats where the tests source the
-answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. In C
-its own `longjmp`, `strcmp` and the like take the place of the library's. Every accepted test says COMPARED_INSIDE.
+answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. Every
+accepted test says COMPARED_INSIDE.
 """
 
 from __future__ import annotations
@@ -326,8 +327,8 @@ def _count(where: str, plan: Plan, told: Any) -> int:
     if plan.report == "unittest":
         texts = [plan.given[path] for path in plan.test_files]
     for path, text in zip(plan.test_files, texts, strict=True):
-        if framework.skips and (found := re.search(framework.skips, text, re.MULTILINE)):
-            raise DataError(f"{where}: {path} leaves tests out ({found[0].strip()}); switch them on")
+        if framework.skips and (left := re.search(framework.skips, text, re.MULTILINE)):
+            raise DataError(f"{where}: {path} leaves tests out ({left[0].strip()}); switch them on")
     found = sum(len(re.findall(framework.tests, text, re.MULTILINE)) for text in texts) if framework.tests else 1
     if told is not None and (isinstance(told, bool) or not isinstance(told, int) or told < 1):
         raise DataError(f"{where}: tests={told!r} must be a number of tests, at least one")

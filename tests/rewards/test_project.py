@@ -185,6 +185,8 @@ EARLY = {
     "Unity by a spliced line": f'#include "f.h"\n#inc\\\nlude "test-framework/unity.h"\nint twice(int x) {{ TEST_PASS(); return x; }}\n{_NAME}',
     "Unity's counts": f'#include "f.h"\nextern struct {{ long a[64]; }} Unity;\nint twice(int x) {{ for (int i = 0; i < 8; i++) Unity.a[i] = 0; return x; }}\n{_NAME}',
     "Unity's end": f'#include "f.h"\nint UnityEnd(void);\nint UnityEnd(void) {{ return 0; }}\nint twice(int x) {{ return x; }}\n{_NAME}',
+    "a jump of its own": f'#include "f.h"\n#include <setjmp.h>\nvoid _longjmp(jmp_buf to, int how) __attribute__((noreturn));\nvoid longjmp(jmp_buf to, int how) {{ char *at = (char *)to; for (int i = 1; i < 13; i++) at[-i] = 0; _longjmp(to, how); for (;;) {{ }} }}\nint twice(int x) {{ return x < 0 ? WRONG : x; }}\n{_NAME}',
+    "a comparison of its own": '#include "f.h"\nint strcmp(const char *a, const char *b);\nint strcmp(const char *a, const char *b) { return a != b ? 1 : 2; }\nint twice(int x) { return x < 0 ? WRONG : 2 * x; }\nconst char *name(int x) { static char s[5]; const char *n = x ? "some" : "none"; for (int i = 0; i < 4; i++) s[i] = n[i]; return s; }\n',
     "the tests' text": f'#include "f.h"\n#define main other\n#include "test_f.c"\nint twice(int x) {{ return x; }}\n{_NAME}',
 }  # fmt: skip
 
@@ -322,6 +324,8 @@ SOURCED = {
     "says it is done": "BATS_TEST_COMPLETED=1\nexit 0",
     "a forged report": 'echo "ok 1 $BATS_TEST_DESCRIPTION" >&3\ntrap - EXIT ERR DEBUG\nexit 0',
     "another end": 'teardown() { :; }\nbats_exit_trap() { echo "ok 1 $BATS_TEST_DESCRIPTION" >&3; exit 0; }\nexit 0',
+    "an exit of its own": 'exit() { BATS_TEST_COMPLETED=1; builtin exit 0; }\ntwice() { echo "$1"; }',
+    "an end at the first command": "trap 'BATS_TEST_COMPLETED=1; exit 0' DEBUG",
     "no errors": 'set +e\ntrap - ERR\ntwice() { echo "$1"; }',
     "the tests' own file": 'twice() { sed -n "s/.*assert_output \\"\\(.*\\)\\"/\\1/p" "$BATS_TEST_FILENAME" | head -1; }',
 }  # fmt: skip

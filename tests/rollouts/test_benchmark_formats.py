@@ -244,12 +244,12 @@ def test_exercism_with_more_files_is_a_project(tmp_path: Path):
     (tmp_path / "c.shared.json").write_text(json.dumps({"7": "/* Unity */\n"}))
     (task,) = read_tasks(file)
     assert task.answer["given"]["unity.h"] == "/* Unity */\n" and "TEST_IGNORE" not in task.answer["given"]["test_f.c"]
-    assert task.answer["build"] == ["/usr/bin/gcc", *"-std=c99 -Wall -o tests.out f.c test_f.c -lm".split()]
+    assert task.answer["build"] == ["/usr/bin/gcc", "-std=c99", "-Wall", "-o", "tests.out", "f.c", "test_f.c", "-lm"]
     assert task.reference is not None and files_of(task.reference, ["f.c", "f.h"])["f.h"] == "int f(int);\n"
     check_answers([task])
     bash = row | {
-        "track": "bash", "solution_paths": ["f.sh"], "stub": {"f.sh": "# f\n"}, "example": {"e.sh": "echo\n"}, "support": {},
-        "tests": {"f.bats": '@test "a" {\n  true\n}\n@test "b" {\n  (( HAS_TTY )) || skip\n}\n'},
+        "track": "bash", "solution_paths": ["f.sh"], "stub": {"f.sh": "# f\n"}, "example": {"e.sh": "echo\n"},
+        "support": {}, "tests": {"f.bats": '@test "a" {\n  true\n}\n@test "b" {\n  (( HAS_TTY )) || skip\n}\n'},
     }  # fmt: skip
     assert read(FORMATS["exercism"](bash)).tests == 1
 
