@@ -186,7 +186,8 @@ def _no_program(complaint: str, count: int, isolation: str) -> Judged:
 
 def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tuple[TestVerdict, ...]:
     if plan.report == "unittest":
-        return (_judge_python(where, plan, files, bench),)
+        paths = plan.test_files
+        return one_by_one(bench, len(paths), lambda number: _judge_python(where, plan, files, bench, paths[number]))
     framework = plan.framework
     secret = Secret(secrets.token_hex(8), secrets.token_hex(16), secrets.token_hex(16))
     try:
@@ -233,11 +234,8 @@ def _verdict(run: RunResult, plan: Plan, secret: Secret, tests: int) -> TestVerd
     )
 
 
-def _judge_python(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> TestVerdict:
-    """`unittest`: the one text of tests is taken apart on the host and runs after the answer's modules were loaded."""
-    if len(plan.test_files) != 1:
-        raise DataError(f"{where}: unittest takes one file of tests (`test_files`), not {len(plan.test_files)}")
-    (path,) = plan.test_files
+def _judge_python(where: str, plan: Plan, files: Mapping[str, str], bench: Bench, path: str) -> TestVerdict:
+    """`unittest`: a file of tests is taken apart on the host and runs after the answer's modules were loaded."""
     modules = [each.removesuffix(".py").replace("/", ".") for each in files if each.endswith(".py")]
     tests = unit_python.prepare(f"{where}, {path}", plan.given[path], module="", entry_point="")
     theirs = {name for name in tests.modules if name.partition(".")[0] in {each.partition(".")[0] for each in modules}}
@@ -324,8 +322,11 @@ def _count(where: str, plan: Plan, told: Any) -> int:
     """How many tests have to pass. Raises DataError where there is none, or one is skipped by its own text."""
     framework = plan.framework
     texts = [re.sub(framework.comments, " ", plan.given[path]) for path in plan.test_files]
+    if plan.report == "minitest" and len(texts) > 1:
+        raise DataError(f"{where}: minitest takes one file of tests, not {', '.join(plan.test_files)}")
     if plan.report == "unittest":
-        texts = [plan.given[path] for path in plan.test_files]
+        for path in plan.test_files:
+            unit_python.prepare(f"{where}, {path}", plan.given[path], module="", entry_point="")
     for path, text in zip(plan.test_files, texts, strict=True):
         if framework.skips and (left := re.search(framework.skips, text, re.MULTILINE)):
             raise DataError(f"{where}: {path} leaves tests out ({left[0].strip()}); switch them on")

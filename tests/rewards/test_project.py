@@ -13,6 +13,7 @@ import pytest
 
 from assay.errors import DataError, EnvironmentProblem
 from assay.types import Message, Task, Verdict
+from rewards.check_tasks import check_tasks
 from rewards.config import RewardsConfig, SandboxConfig
 from rewards.extract import NoProgram, as_answer, files_of
 from rewards.scorer import Scorer
@@ -397,6 +398,15 @@ def test_several_files_of_python(bench, cart, total, verdict):
     assert judged.verdict is verdict if verdict else judged.verdict not in (Verdict.AC, Verdict.INFRA), judged
 
 
+def test_several_files_of_tests_in_python(bench):
+    more = "import unittest\nfrom shop import total\n\nclass Empty(unittest.TestCase):\n    def test_none(self):\n        self.assertEqual(total([]), 0)\n"
+    given = task({**PYTHON, "given": {**PYTHON["given"], "test_empty.py": more}})
+    every = dataclasses.replace(bench, stop_on_failure=False)
+    for total, passed in ((TOTAL, [True, True]), (TOTAL.replace("sum(items)", "3"), [True, False])):
+        judged = judge(given, {"shop/cart.py": CART, "shop/__init__.py": total}, every)
+        assert [test.verdict is Verdict.AC for test in judged.tests] == passed
+
+
 RUBY = {
     "language": "ruby", "files": ["twice.rb"], "report": "minitest", "run": ["/usr/bin/ruby", "twice_test.rb"],
     "given": {
@@ -497,6 +507,13 @@ def test_a_first_comment_names_a_file_and_an_include_does_not():
     assert files_of("f.h and src/f.c\n```c\nx\n```", ["f.h", "src/f.c"]) == {}
     files = {"f.h": "```\na\n````\n", "src/f.c": "~~~\n"}
     assert files_of(as_answer(files), list(files)) == files
+
+
+def test_tasks_of_several_files_are_checked_like_any_other(sandbox, unity):
+    scorer = Scorer(RewardsConfig(sandbox=SandboxConfig(tier="local")), sandbox)
+    good = dataclasses.replace(unity, reference=as_answer(c()))
+    assert check_tasks([good], scorer).ok
+    assert not check_tasks([dataclasses.replace(unity, id="q", reference=as_answer(c(BAD)))], scorer).ok
 
 
 def test_a_scorer_takes_several_files(sandbox, unity):
