@@ -146,10 +146,10 @@ class ProjectVerifier:
         """The answer's files as one text, which `judge` takes. Raises NoProgram with the name of a missing one."""
         plan = read(task)
         if len(plan.files) == 1:
-            found = files_of(text, plan.files).get(plan.files[0])
-            for language in plan.languages:
-                found = found or program_of(text, language)
-            found = found or (text if whole_text and text.strip() and "```" not in text else None)
+            usual = (program_of(text, language) for language in plan.languages)
+            found = next(filter(None, usual), None) or files_of(text, plan.files).get(plan.files[0])
+            if found is None and whole_text and text.strip():
+                return text
             if found is None:
                 raise NoProgram(f"no program: no block holds {plan.files[0]}")
             return found

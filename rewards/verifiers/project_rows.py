@@ -277,11 +277,12 @@ _BATS_TEST = (
     r"^[ \t]*@test[ \t]+(?P<title>.*[^ \t])[ \t]+\{"
     r"|^[ \t]*(?:function[ \t]+)?(?P<name>[^ \t(){]+)[ \t]*(?:\([ \t]*\))?[ \t]*\{[ \t]*#[ \t]*@test\b"
 )
-#: Behind the tests, in the shell that runs one: what is expected goes before the answer comes, functions stay what they
-#: are, and a test that came to its end says so.
+#: Behind the tests, in the shell that runs one: what is expected goes before the answer comes (emptied, not removed:
+#: bats reads the line that failed), functions stay what they are, and a test that came to its end says so.
 _BATS_END = r"""
 if [[ -n ${BATS_TEST_NAME-} ]]; then
-  rm -rf -- "$BATS_TEST_FILENAME" "$BATS_TEST_SOURCE"
+  : >"$BATS_TEST_FILENAME"
+  : >"$BATS_TEST_SOURCE"
   if declare -F teardown >/dev/null; then
     eval "assay_teardown_@ID@() $(declare -f teardown | tail -n +2)"
   else
@@ -334,8 +335,10 @@ def _bats_passed(output: bytes, secret: Secret, tests: int) -> str:
     plans = [line for line in lines if re.match(r"\d+\.\.\d+", line)]
     results = [line for line in lines if re.match(r"(?:not )?ok\b", line)]
     if plans != [f"1..{tests}"] or len(results) != tests or not all(line.startswith("ok 1 ") for line in results):
-        shown = " ".join(line for line in lines if not re.match(r"\d+\.\.\d+", line))
-        return shown[:300] or "no report of the test"
+        shown = " ".join(
+            line for line in lines if not re.match(r"\d+\.\.\d+|# +(?:\(?from |in test file |`' failed)", line)
+        )
+        return re.sub(r" *\(from [^)]*\)", "", shown)[:300] or "no report of the test"
     if re.search(r" # skip\b", results[0], re.IGNORECASE):
         return f"not run: {results[0]}"
     return "" if lines.count(f"# {secret.head}") == 1 else "left before its test had run to its end"
