@@ -65,7 +65,7 @@ def filled(text: str, secret: Secret) -> str:
 # --- Unity (C) ------------------------------------------------------------------------------------------------------
 
 #: Before the tests, where no macro of the answer reaches. System calls are made directly, and the token is taken from
-#: standard input before a constructor of the answer runs, as in `sandbox/unit_c.c`.
+#: standard input before a constructor of the answer runs, as in `sandbox/unit_c.c`; its other half is compiled in.
 _UNITY_MAIN = r"""#include @UNITY@
 int assay_tests_@ID@(@PARAMETERS@);
 static char assay_token_@ID@[64];
@@ -140,7 +140,7 @@ int main(int assay_count, char **assay_values)
     (void)assay_values;
     status = assay_tests_@ID@(@ARGUMENTS@);
     if (assay_call_@ID@(assay_pid_@ID@, 0, 0, 0) == assay_process_@ID@ && assay_size_@ID@ > 1) {
-        assay_call_@ID@(assay_write_@ID@, 1, (long)"\n", 1);
+        assay_call_@ID@(assay_write_@ID@, 1, (long)"\n@TOKEN@ ", sizeof "\n@TOKEN@ " - 1);
         assay_call_@ID@(assay_write_@ID@, 1, (long)assay_token_@ID@, assay_size_@ID@);
         assay_say_@ID@((long)Unity.NumberOfTests);
         assay_say_@ID@((long)Unity.TestFailures);
@@ -222,6 +222,8 @@ def _unity_refuses(files: Texts, given: Texts, tests: Sequence[str]) -> str:
     for path, text in files.items():
         text = text.replace("??=", "#").replace("??/", "\\")
         code = _bare(re.sub(r"\\[ \t]*\r?\n", "", text))
+        if "preinit" in code:
+            return f"{path}: asks to run before everything else (.preinit_array)"
         for (target,) in (found.groups() for found in _INCLUDE.finditer(code)):
             named = re.fullmatch(r'<([\w./+-]+)>|"([\w./+-]+)"', target)
             if named is None:
@@ -246,7 +248,7 @@ def _bare(code: str) -> str:
 
 
 def _unity_passed(output: bytes, secret: Secret, tests: int) -> str:
-    said = re.search(rb"\n" + secret.tail.encode() + rb" (\d+) (\d+) (\d+)\n\Z", output)
+    said = re.search(rf"\n{secret.head} {secret.tail} (\d+) (\d+) (\d+)\n\Z".encode(), output)
     if said is None:
         return "left before its tests had run to their end"
     ran, failed, ignored = map(int, said.groups())
