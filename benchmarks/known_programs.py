@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,14 @@ from assay.errors import DataError, EnvironmentProblem
 from assay.types import Task, Verdict
 from rewards.bench import Bench
 from rewards.config import RewardsConfig, SandboxConfig
+from rewards.extract import as_answer
 from rewards.languages import find
 from rewards.reward_check import as_group
 from rewards.scorer import Scorer, verifier_of
 from rewards.values import BadValue, decode, parse
 from rewards.verifiers.base import GroupVerifier
 from rollouts.evalplus_tests import assertion, source
+from rollouts.exercism import solution, with_shared
 from rollouts.tasks import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +62,7 @@ class Known:
     good: bool
     task: Task | None
     why_not: str = ""
+    answer: str = ""  #: of several files: what the assistant writes; else the program in a block
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,7 +148,7 @@ def _judge(set_name: str, known: Known, scorer: Scorer, count: Count) -> Disagre
             (result,) = scorer.score_group(as_group(known.task, [known.program]))
         else:
             language = verifier.check(known.task)
-            result = scorer.score_text(known.task, _fenced(language.name, known.program))
+            result = scorer.score_text(known.task, known.answer or _fenced(language.name, known.program))
     except (DataError, EnvironmentProblem) as problem:
         count.not_run[str(problem)] += 1
         return None
@@ -242,11 +245,15 @@ def _quixbugs(data: Path, scorer: Scorer) -> Iterator[Known]:
 
 def _exercism(data: Path, scorer: Scorer) -> Iterator[Known]:
     for path in sorted((data / "exercism").glob("*.jsonl.gz")):
-        for row in _rows(path):
+        for row in (with_shared(row, path) for row in _rows(path)):
             for good, key in ((True, "example"), (False, "stub")):
-                program = "\n".join(row[key].values())
-                name = f"{row['slug']} {key}"
-                yield _known(name, row["track"], program, good=good, make=partial(FORMATS["exercism"], row))
+                files = solution(row, key)
+                text = as_answer(files)
+                program = text if len(files) > 1 else files[row["solution_paths"][0]]
+                made = _known(
+                    f"{row['slug']} {key}", row["track"], program, good=good, make=partial(FORMATS["exercism"], row)
+                )
+                yield replace(made, answer=text) if len(files) > 1 else made
 
 
 def _kattis(data: Path, scorer: Scorer) -> Iterator[Known]:

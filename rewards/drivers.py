@@ -37,15 +37,20 @@ C_TYPES = {"int": "int", "bool": "int", "string": "const char *", "int[]": "cons
 
 
 def call_python(
-    bench: Bench, limits: Limits, parts: Mapping[str, str], tests: Sequence[Any]
+    bench: Bench,
+    limits: Limits,
+    parts: Mapping[str, str],
+    tests: Sequence[Any],
+    files: Mapping[str, bytes] | None = None,
 ) -> tuple[RunResult, Report]:
     """Run `tests` against an answer in Python, each in a fresh child.
 
     `parts` holds the sources prelude, answer and setup, run in this order in one namespace. A test is an expression,
-    or a tuple (function name, arguments). Raises InfraFailure when the driver did not start.
+    or a tuple (function name, arguments). `files` lie in the working folder. Raises InfraFailure when the driver did
+    not start.
     """
     job = {"prelude": "", "setup": "", **parts, "tests": list(tests), "argv": ()}
-    return _driven(bench, limits, job, {}, whole(limits, len(tests)))
+    return _driven(bench, limits, job, files or {}, whole(limits, len(tests)))
 
 
 def calls_of_c(bench: Bench, limits: Limits, program: str, entry: str, types: Sequence[str]) -> Calls:

@@ -1,8 +1,9 @@
-"""Completion text -> program: the last fenced block of the wanted language."""
+"""Completion text -> program: the last fenced block of the wanted language, or the last that names each wanted file."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from rewards.languages import Language
 
@@ -14,7 +15,19 @@ _FENCE = re.compile(
     r"(?P<body>.*?)(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)",
     re.MULTILINE | re.DOTALL,
 )
+#: words that may be a path, in an info string, a line before a block or a comment
+_WORD = re.compile(r"[\w.+/-]+")
+#: a first line that says no more than a path: "// acronym.h", "# file: src/a.py", "/* acronym.c */", "<!-- a.html -->"
+_NAMED = re.compile(
+    r"[ \t]*(?://+|#+|--+|;+|%+|/\*+|<!--|\(\*|\"{3})[ \t]*(?:(?:file|filename|path)[ \t]*[:=]?[ \t]*)?"
+    r"[`'\"*]*(?P<path>[\w.+/-]+?)[`'\"*]*:?[ \t]*(?:\*+/|-->|\*\)|\"{3})?[ \t]*",
+    re.IGNORECASE,
+)
 _DECORATED = re.compile(r"[,:{]")  #: where a label ends and what is said beside it begins: "python:solution.py"
+
+
+class NoProgram(ValueError):
+    """Why there is no program in an answer."""
 
 
 def program_of(text: str, language: Language, *, whole_text: bool = False) -> str | None:
@@ -40,6 +53,48 @@ def program_of(text: str, language: Language, *, whole_text: bool = False) -> st
     if found is not None:
         return found
     return text if whole_text and text.strip() else None
+
+
+def files_of(text: str, paths: Sequence[str]) -> dict[str, str]:
+    """The files in a completion: path -> text, for those of `paths` that a block names.
+
+    A block is named by its info string ("```c:acronym.h", "```python title=src/a.py"), by a first line that is a
+    comment of the path alone, or by the line in front of it, at most one empty line away ("**acronym.h**", "In
+    `acronym.h`:"). A name may lack the folders of a path where no other path ends so. The last block of a path wins.
+    """
+    found: dict[str, str] = {}
+    text = text.replace("\r\n", "\n")
+    for match in _FENCE.finditer(text):
+        body = match["body"]
+        if not body.strip():
+            continue
+        info = match[0][: match[0].index("\n")].strip(" \t`~")
+        before = text[: match.start()].removesuffix("\n").removesuffix("\n").rpartition("\n")[2]
+        first = body.lstrip("\n").split("\n", 2)[:2]
+        comments = [named["path"] for line in first if (named := _NAMED.fullmatch(line))]
+        for words in (_WORD.findall(info), comments, _WORD.findall(before)):
+            named_here = {path for word in words if (path := _path_of(word, paths))}
+            if len(named_here) == 1:
+                found[named_here.pop()] = _shifted(body, match["indent"])
+                break
+    return found
+
+
+def as_answer(files: Mapping[str, str]) -> str:
+    """Files as an answer names them, one block each; `files_of` finds the same in it."""
+    blocks = []
+    for path, text in files.items():
+        fence = "`" * (1 + max([2, *(len(ticks) for ticks in re.findall("`+", text))]))
+        blocks.append(f"{fence}{path}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}")
+    return "\n\n".join(blocks)
+
+
+def _path_of(word: str, paths: Sequence[str]) -> str | None:
+    word = word.removeprefix("./").rstrip(".")
+    if word in paths:
+        return word
+    ending = [path for path in paths if path.endswith(f"/{word}") or word.endswith(f"/{path}")]
+    return ending[0] if word and len(ending) == 1 else None
 
 
 def _shifted(body: str, indent: str) -> str:

@@ -28,7 +28,7 @@ SCRIPTS: tuple[Language, ...] = (
     ),
     Language(
         name="bash",
-        package="bash",
+        package="bash bats",  # bats: what `project` runs tests with
         aliases=("sh", "shell", "shellscript"),
         suffix=".sh",
         comment="# nothing",

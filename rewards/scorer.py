@@ -15,12 +15,12 @@ from assay.errors import DataError, InfraFailure, boundary
 from assay.types import RewardResult, RolloutGroup, Task, Verdict
 from rewards.bench import Bench
 from rewards.config import RewardsConfig
-from rewards.extract import program_of
+from rewards.extract import NoProgram, program_of
 from rewards.languages import Language
 from rewards.sandbox.base import Sandbox
 from rewards.sandbox.tiers import open_sandbox
 from rewards.verifiers import VERIFIERS
-from rewards.verifiers.base import GroupVerifier, Judged, ProgramVerifier
+from rewards.verifiers.base import Extracting, GroupVerifier, Judged, ProgramVerifier
 
 TRIES = 2  #: a harness failure is tried once more, on a fresh box, before the sample is given up
 CACHE_SIZE = 4096
@@ -64,11 +64,12 @@ class Scorer:
         self.sandbox.close()
 
     def _score(self, verifier: ProgramVerifier, task: Task, language: Language, text: str) -> RewardResult:
-        program = program_of(text, language, whole_text=self.config.whole_text)
-        if program is None:
+        try:
+            program = self._program(verifier, task, language, text)
+        except NoProgram as reason:
             isolation = str(self.sandbox.isolation)
             return RewardResult(
-                verdict=Verdict.CE, reward=0.0, parts={"compiler": 0.0}, detail="no program", isolation=isolation
+                verdict=Verdict.CE, reward=0.0, parts={"compiler": 0.0}, detail=str(reason), isolation=isolation
             )
         key = (task.id, repr(task.answer), program)
         if key in self._judged:
@@ -80,6 +81,14 @@ class Scorer:
             if len(self._judged) > CACHE_SIZE:
                 self._judged.popitem(last=False)
         return result
+
+    def _program(self, verifier: ProgramVerifier, task: Task, language: Language, text: str) -> str:
+        if isinstance(verifier, Extracting):
+            return verifier.extract(task, text, whole_text=self.config.whole_text)
+        program = program_of(text, language, whole_text=self.config.whole_text)
+        if program is None:
+            raise NoProgram("no program")
+        return program
 
     def _judge(self, verifier: ProgramVerifier, task: Task, program: str) -> RewardResult:
         started = time.monotonic()

@@ -2,7 +2,8 @@
 
 Every task asks for a whole program in one code block, whatever the set was made for (most were made for completion),
 and takes the strongest verifier its tests allow: "asserts" for plain assertions in Python, "stdio" or "checker" for
-programs with input and output, "unit_tests" for the rest. Known-good programs become `reference`.
+programs with input and output, "unit_tests" for the rest, "project" where there are several files.
+Known-good programs become `reference`.
 
     human_eval     task_id, prompt, entry_point, canonical_solution, test (Chen et al. 2021, arXiv 2107.03374), or the
                    same of HumanEval+ with its inputs and results
@@ -14,7 +15,7 @@ programs with input and output, "unit_tests" for the rest. Known-good programs b
     quixbugs       name, buggy_program, docstring, solution, tests (Lin et al. 2017, in the form OctoPack gave it)
     evalplus       task_id, prompt, entry_point, canonical_solution, assertion (Liu et al. 2023, arXiv 2305.01210)
     kattis         problem, statement, language, tests [{in, ans}], validator (Kattis problem package format)
-    exercism       track, slug, instructions, stub, example, tests (Python and Ruby: one file, unittest or minitest)
+    exercism       track, slug, instructions, stub, example, tests, support: see `rollouts.exercism`
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 from assay.types import Task
 from rollouts.evalplus_tests import assertions_of, without_numpy
+from rollouts.exercism import exercism
 from rollouts.wording import asked as _asked
 from rollouts.wording import block as _block
 
@@ -67,11 +69,6 @@ _PACK = {
 }
 #: Lines before a function that may stand twice in a program: an answer may repeat them or not.
 _PREAMBLE = re.compile(r"^(?:#include\b|using\s|import\s|use\s|from\s).*$", re.MULTILINE)
-#: Exercism: what keeps a test from running, by track; and in Ruby how the tests load the answer, which is there already
-_SWITCHED_OFF = {
-    "python": r"^[ \t]*@unittest\.skip\b.*\n",
-    "ruby": r"^[ \t]*(?:skip|require_relative\b.*|require 'minitest/autorun')[ \t]*$",
-}
 #: MultiPL-E goes on inside the class it has opened; a whole class is followed by one of its own that reaches into it.
 _CLASS_OF_TESTS = {
     "java": "class Tests extends Problem {\n{rest}",
@@ -166,35 +163,6 @@ def kattis(row: Row) -> Task:
         verifier="checker" if "checker" in answer else "stdio",
         answer=answer,
         source="kattis",
-    )
-
-
-def exercism(row: Row) -> Task:
-    """A practice exercise of Exercism's tracks for Python and Ruby: one file, and all of its tests switched on."""
-    track, slug = row["track"], row["slug"]
-    if track not in _SWITCHED_OFF:
-        raise ValueError(f"track {track!r}: its tests need files or tools beside them; there are python and ruby")
-    if len(row["solution_paths"]) != 1 or len(row["tests"]) != 1 or len(row["example"]) != 1:
-        raise ValueError(f"exercise {slug!r} has more than one file")
-    beside = [path for path in row["support"] if not path.startswith(".") and not path.endswith(".md")]
-    if beside:
-        raise ValueError(f"exercise {slug!r}: its tests read {beside[0]}")
-    (path,), (text,), (good,) = row["solution_paths"], row["tests"].values(), row["example"].values()
-    (stub,) = row["stub"].values()
-    answer: dict[str, Any] = {
-        "language": track,
-        "tests": [re.sub(_SWITCHED_OFF[track], "", text, flags=re.MULTILINE)],
-    }
-    if track == "python":
-        answer["module"] = path.removesuffix(".py").replace("/", ".")
-    prompt = f"{row['instructions'].strip()}\n\nThe file begins like this:\n\n{_block(track, stub)}"
-    return Task(
-        id=f"exercism/{track}/{slug}",
-        messages=_asked(prompt, track),
-        verifier="unit_tests",
-        answer=answer,
-        source="exercism",
-        reference=_block(track, good),
     )
 
 

@@ -18,6 +18,7 @@ from rollouts.benchmark_formats import BENCHMARK_FORMATS
 from rollouts.config import TaskFile
 from rollouts.contest_formats import CONTEST_FORMATS
 from rollouts.evalplus_tests import assertions_of, without_numpy
+from rollouts.exercism import with_shared
 from rollouts.unittest_formats import UNITTEST_FORMATS
 
 Row = Mapping[str, Any]
@@ -29,7 +30,8 @@ def read_tasks(file: TaskFile) -> list[Task]:
     seen: dict[str, str] = {}
     for row, where in read_rows(file.path):
         try:
-            task = _worded(_anchored(_written(FORMATS[file.format](row)), Path(file.path).parent), file.prompt)
+            task = FORMATS[file.format](_complete(row, file))
+            task = _worded(_anchored(_written(task), Path(file.path).parent), file.prompt)
         except KeyError as error:
             raise DataError(f"{where}: no field {error.args[0]!r}, which format {file.format!r} needs") from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -58,6 +60,11 @@ def _written(task: Task) -> Task:
             half = ascii(text[error.start])
             raise ValueError(f"{name} holds {half}, half of a pair of surrogates; write the whole character") from None
     return task
+
+
+def _complete(row: Row, file: TaskFile) -> Row:
+    """The row with what it refers to: files that exercises share lie beside the file of rows."""
+    return with_shared(row, Path(file.path)) if file.format == "exercism" else row
 
 
 def _anchored(task: Task, folder: Path) -> Task:

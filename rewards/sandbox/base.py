@@ -68,17 +68,21 @@ class Job:
     """One program to run. `argv[0]` is absolute, or relative to the working folder, where `files` are put."""
 
     argv: tuple[str, ...]
-    files: Mapping[str, bytes] = field(default_factory=dict)  #: plain names, no folders; all are executable
+    #: names, or paths below the working folder ("data/a.txt"), whose folders are made; all are executable
+    files: Mapping[str, bytes] = field(default_factory=dict)
     stdin: bytes = b""
     limits: Limits = field(default_factory=Limits)
-    collect: tuple[str, ...] = ()  #: regular files to bring back, each at most `limits.file_bytes`
+    collect: tuple[str, ...] = ()  #: plain names of regular files to bring back, each at most `limits.file_bytes`
     #: argv is (sandbox.python, *PYTHON_FLAGS, script): a fork of an interpreter that waits may run the script
     warm: bool = False
 
     def __post_init__(self) -> None:
         if not self.argv:
             raise ValueError("a job needs an argv")
-        for name in (*self.files, *self.collect):
+        for path in self.files:
+            if "\0" in path or len(path) > 200 or any(part in ("", ".", "..") for part in path.split("/")):
+                raise ValueError(f"{path!r} is neither a plain file name nor a path of such")
+        for name in self.collect:
             if not name or "/" in name or "\0" in name or name in (".", "..") or len(name) > 200:
                 raise ValueError(f"{name!r} is not a plain file name")
 

@@ -108,6 +108,8 @@ def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> 
     group = cgroups.opened(job.get("cgroup"))  # while its files may still be opened
     _give_up_privileges(tier, drop, workdir)
     for name, data in zip(job["files"], blobs[1:], strict=True):
+        if "/" in name:  # nothing of the program's has run yet, so there are no links to follow
+            Path(workdir, name).parent.mkdir(parents=True, exist_ok=True)
         _put(f"{workdir}/{name}", data)
     program = _Program(job, stdin_fd, workdir, lambda: _confine(drop, group))
     killed_by, status, usage, wall_s = _watch(program, job["limits"], tier, group)

@@ -9,6 +9,7 @@ from rewards.verifiers.custom import CustomVerifier
 from rewards.verifiers.function import FunctionVerifier
 from rewards.verifiers.literal import LiteralVerifier
 from rewards.verifiers.math import MathVerifier
+from rewards.verifiers.project import ProjectVerifier
 from rewards.verifiers.stdio import StdioVerifier
 from rewards.verifiers.unit_tests import UnitTestsVerifier
 
@@ -18,6 +19,7 @@ VERIFIERS: dict[str, ProgramVerifier | GroupVerifier] = {
     "stdio": StdioVerifier(),
     "checker": CheckerVerifier(),
     "unit_tests": UnitTestsVerifier(),
+    "project": ProjectVerifier(),
     "custom": CustomVerifier(),
     "math": MathVerifier(),
     "literal": LiteralVerifier(),

@@ -46,6 +46,15 @@ class ProgramVerifier(Protocol):
 
 
 @runtime_checkable
+class Extracting(Protocol):
+    """A program verifier that finds its programs in an answer itself."""
+
+    def extract(self, task: Task, text: str, *, whole_text: bool) -> str:
+        """What `judge` takes as the program. Raises NoProgram, saying what is missing."""
+        ...
+
+
+@runtime_checkable
 class GroupVerifier(Protocol):
     """Judges all completions of one prompt at once."""
 

@@ -10,7 +10,7 @@ import ast
 import builtins
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,20 +94,31 @@ def whole(prompt: str, program: str) -> str:
 
 
 def judge(
-    bench: Bench, limits: Limits, program: str, tests: PythonTests, module: str
+    bench: Bench,
+    limits: Limits,
+    program: str,
+    tests: PythonTests,
+    module: str,
+    *,
+    files: Mapping[str, bytes] | None = None,
 ) -> tuple[str | None, TestVerdict]:
-    """Run one test text after `program`, in a box of its own: why there is no program, and the verdict."""
+    """Run one test text after `program`, in a box of its own: why there is no program, and the verdict.
+
+    `files` lie in the working folder, where both may import them; what `program` imports of them is the answer's.
+    """
     name, token = secrets.token_hex(8), secrets.token_hex(16)
-    known = tuple(sorted(_KNOWN & set(re.findall(r"^\s*(?:import|from)\s+(\w+)", program, re.MULTILINE))))
+    own = "\n".join((program, *(data.decode("utf-8", "replace") for data in (files or {}).values())))
+    known = tuple(sorted(_KNOWN & set(re.findall(r"^\s*(?:import|from)\s+(\w+)", own, re.MULTILINE))))
     # what the answer calls `bool` or puts into `builtins` is not what decides
-    prelude = f"""unit_{name} = {{"__builtins__": dict(vars(__import__("builtins")))}}
+    beside = '__import__("sys").path.insert(0, __import__("os").getcwd())\n' if files else ""
+    prelude = f"""{beside}unit_{name} = {{"__builtins__": dict(vars(__import__("builtins")))}}
 exec({_IN_BOX.read_text()!r}, unit_{name})
 run_{name}, end_{name} = unit_{name}["assay_unit"]({token!r}, {tests.modules!r}, {known!r})
 del unit_{name}
 """
     setup = f"run_{name}(globals(), {tests.source!r}, {tests.names!r}, {module!r})\n"
     parts = {"prelude": prelude, "answer": program, "setup": setup}
-    run, report = drivers.call_python(bench, limits, parts, [f"end_{name}()"])
+    run, report = drivers.call_python(bench, limits, parts, [f"end_{name}()"], files)
     return report.no_program, _verdict(run, report, token, tests)
 
 

@@ -115,10 +115,18 @@ def test_only_plain_files_that_fit_are_collected(sandbox):
     assert run.files == {"plain": b"x"}
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "", ".", "..", "a\0b", "x" * 300])
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a//b", "a/", "a/.", "", ".", "..", "a\0b", "x" * 300])
 def test_file_names_that_lead_elsewhere_are_refused(name):
     with pytest.raises(ValueError, match="plain file name"):
         Job(argv=("/bin/true",), files={name: b""})
+    for collected in (name, "a/b"):
+        with pytest.raises(ValueError, match="plain file name"):
+            Job(argv=("/bin/true",), collect=(collected,))
+
+
+def test_files_may_lie_in_folders(sandbox, nothing_left):
+    run = sandbox.run(Job(argv=("/usr/bin/cat", "a/b/c", "a/d"), files={"a/b/c": b"1", "a/d": b"2"}))
+    assert run.stdout == b"12"
 
 
 def test_processor_time_of_all_processes_counts(sandbox, nothing_left):

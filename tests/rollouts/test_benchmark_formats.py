@@ -13,7 +13,9 @@ import pytest
 
 from assay.errors import DataError
 from assay.types import Task
+from rewards.extract import files_of
 from rewards.scorer import check_answers
+from rewards.verifiers.project import read
 from rollouts.benchmark_formats import BENCHMARK_FORMATS
 from rollouts.config import TaskFile
 from rollouts.tasks import FORMATS, read_tasks
@@ -244,9 +246,37 @@ def test_exercism_switches_every_test_on():
     ruby = FORMATS["exercism"](EXERCISM | {"track": "ruby", "tests": {"t.rb": text}})
     assert "skip" not in ruby.answer["tests"][0] and "require" not in ruby.answer["tests"][0]
     check_answers([ruby])
-    for wrong in ({"track": "c"}, {"solution_paths": ["a.py", "b.py"]}, {"support": {"more.py": ""}}):
+    for wrong in ({"track": "go"}, {"solution_paths": ["a.py", "b.py"]}, {"support": {"more.py": {"shared": "1"}}}):
         with pytest.raises(ValueError):
             FORMATS["exercism"]({**EXERCISM, **wrong})
+
+
+def test_exercism_with_more_files_is_a_project(tmp_path: Path):
+    beside = FORMATS["exercism"](EXERCISM | {"support": {"more.py": "x = 1\n", "README.md": ""}})
+    assert (beside.verifier, beside.answer["report"]) == ("project", "unittest")
+    assert set(beside.answer["given"]) == {"more.py", "twice_test.py"}
+    tests = '#include "unity.h"\nstatic void test_f(void)\n{\n   TEST_IGNORE();\n   TEST_ASSERT(f(1));\n}\nint main(void)\n{\n   RUN_TEST(test_f);\n}\n'  # noqa: E501
+    row = {
+        "track": "c", "slug": "f", "instructions": "f.", "solution_paths": ["f.c", "f.h"], "tests": {"test_f.c": tests},
+        "stub": {"f.c": "", "f.h": "int f(int);\n"}, "example": {".meta/example.c": "int f(int x) { return x; }\n"},
+        "support": {"makefile": "LIBS = -lm\nCFLAGS  = -std=c99\nCFLAGS += -Wall\n", "unity.h": {"shared": "7"}},
+    }  # fmt: skip
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    file = TaskFile(path=str(path), format="exercism")
+    with pytest.raises(DataError, match=r"c\.shared\.json\.gz is not in"):
+        read_tasks(file)
+    (tmp_path / "c.shared.json").write_text(json.dumps({"7": "/* Unity */\n"}))
+    (task,) = read_tasks(file)
+    assert task.answer["given"]["unity.h"] == "/* Unity */\n" and "TEST_IGNORE" not in task.answer["given"]["test_f.c"]
+    assert task.answer["build"] == ["/usr/bin/gcc", "-std=c99", "-Wall", "-o", "tests.out", "f.c", "test_f.c", "-lm"]
+    assert task.reference is not None and files_of(task.reference, ["f.c", "f.h"])["f.h"] == "int f(int);\n"
+    check_answers([task])
+    bash = row | {
+        "track": "bash", "solution_paths": ["f.sh"], "stub": {"f.sh": "# f\n"}, "example": {"e.sh": "echo\n"},
+        "support": {}, "tests": {"f.bats": '@test "a" {\n  true\n}\n@test "b" {\n  (( HAS_TTY )) || skip\n}\n'},
+    }  # fmt: skip
+    assert read(FORMATS["exercism"](bash)).tests == 1
 
 
 def test_a_task_file_may_be_of_any_format(tmp_path: Path):

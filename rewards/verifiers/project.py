@@ -1,0 +1,373 @@
+"""Verifier "project": an answer of one or several files, judged by the task's own test files in their framework.
+
+    {"language": "c", "files": ["acronym.c", "acronym.h"],
+     "given": {"test_acronym.c": "...", "test-framework/unity.c": "...", "test-framework/unity.h": "..."},
+     "build": ["/usr/bin/gcc", "-o", "tests.out", "test-framework/unity.c", "acronym.c", "test_acronym.c"],
+     "artefact": "tests.out", "run": ["./tests.out"], "report": "unity", "limits": {"cpu_s": 2}}
+
+    files      the paths the answer is made of; where there is one, its block is found as any program is, where there
+               are several each block names its own (see `rewards.extract.files_of`); one that is missing is a refusal
+    given      path -> text of all others; an answer has no way to replace one of these
+    language   a name, or a list of them, of which the first is that of the tests
+    build, run argument lists for a box with these files in it; no shell unless you write one. {python} is the
+               interpreter of programs. With `build` only the file `artefact` and the paths of `beside` are there to run
+    report     a row of `rewards.verifiers.project_rows.FRAMEWORKS`
+    test_files those of `given` that hold tests; by default those in which the framework finds any
+    tests      how many there are, where they cannot be counted in the text
+
+What is demanded of a framework, so that neither leaving early nor a printed report is a pass:
+
+    exit      status 0, for runners that start the answer as a process of its own. Where the answer's code shares a
+              process with them, `exit(0)` would win, so an answer that does nothing else is tried first, and a task
+              that it passes is refused as data
+    unity     the tests' `main` is called by ours, which has taken a token from standard input before any constructor of
+              the answer, reads Unity's counts, and writes both by system calls; names of Unity's are drawn for the run,
+              so the answer cannot reach its counts. One process, for one that forks could try every value. The
+              answer's headers are read where the tests are: they may not define a word of the tests', rename a function
+              for the linker, or include a file that is not theirs; and no file may define `longjmp`, `strcmp` and
+              their like, which Unity and the tests call
+    bats      a box for every test, so none finds what an earlier one left; where it has been read and before the answer
+              runs, its file is deleted, functions are made read-only, and a token is written only where it completed
+    unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it
+    minitest  as "unit_tests" in Ruby; tests are run one by one, and the token is written behind the last
+
+A skipped or ignored test has not run; a record whose tests say so themselves is refused. As many tests must have run as
+the files of tests have.
+
+What remains: tests and answer share a process in unity, unittest and minitest, and in bats where the tests source the
+answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. Every
+accepted test says COMPARED_INSIDE.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from assay.errors import DataError, EnvironmentProblem
+from assay.types import Task, TestVerdict, Verdict
+from rewards import building
+from rewards.bench import Bench
+from rewards.extract import NoProgram, as_answer, files_of, program_of
+from rewards.languages import Language, find
+from rewards.sandbox.base import Job, KilledBy, Limits, RunResult
+from rewards.verifiers import unit_python
+from rewards.verifiers.asserts import COMPARED_INSIDE
+from rewards.verifiers.base import Judged, limits_of, one_by_one, overall, record_of
+from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret
+from rewards.verifiers.stdio import failure_of, last_words
+
+_REQUIRED = ("language", "files", "given", "report")
+_OPTIONAL = ("run", "build", "artefact", "beside", "test_files", "tests", "limits")
+_PATH = re.compile(r"(?!(?:[^/]*/)*\.\.?(?:/|$))[\w.+-]+(?:/[\w.+-]+)*")
+_SHOWN_BYTES = 2000
+#: A whole answer that leaves with status 0 as soon as it is loaded, for report "exit".
+_LEAVES = {
+    "python": "import os\nos._exit(0)\n",
+    "ruby": "exit!(0)\n",
+    "bash": "exit 0\n",
+    "javascript": "process.exit(0)\n",
+    "php": "<?php exit(0);\n",
+    "perl": "use POSIX ();\nPOSIX::_exit(0);\n",
+    "lua": "os.exit(0)\n",
+    "c": "#include <unistd.h>\n__attribute__((constructor)) static void leave(void) { _exit(0); }\n",
+    "cpp": "#include <unistd.h>\n__attribute__((constructor)) static void leave() { _exit(0); }\n",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A task's answer record, checked."""
+
+    languages: tuple[Language, ...]
+    files: tuple[str, ...]
+    given: Mapping[str, str]
+    build: tuple[str, ...]
+    artefact: str
+    beside: tuple[str, ...]
+    run: tuple[str, ...]
+    framework: Framework
+    report: str
+    test_files: tuple[str, ...]
+    tests: int
+    limits: Mapping[str, float]
+
+    @property
+    def language(self) -> Language:
+        """That of the tests."""
+        return self.languages[0]
+
+
+def read(task: Task) -> Plan:
+    """The checked record of a task. Raises DataError naming the task and what is wrong."""
+    answer = record_of(task, _REQUIRED, _OPTIONAL)
+    where = f"task {task.id!r}"
+    names = answer["language"] if isinstance(answer["language"], list | tuple) else [answer["language"]]
+    given, files = answer["given"], _texts(where, "files", answer["files"])
+    if not isinstance(given, Mapping) or not all(isinstance(text, str) for pair in given.items() for text in pair):
+        raise DataError(f"{where}: given must map paths to texts")
+    _check_paths(where, (*files, *given))
+    if answer["report"] not in FRAMEWORKS:
+        raise DataError(f"{where}: no report {answer['report']!r}; there are {', '.join(FRAMEWORKS)}")
+    framework = FRAMEWORKS[answer["report"]]
+    build = _texts(where, "build", answer["build"]) if "build" in answer else ()
+    if bool(build) != ("artefact" in answer):
+        raise DataError(f"{where}: `build` and `artefact`, the file it makes, go together")
+    beside = _texts(where, "beside", answer["beside"]) if "beside" in answer else ()
+    plan = Plan(
+        languages=tuple(find(_text(where, "language", name)) for name in names),
+        files=files,
+        given=given,
+        build=build,
+        artefact=_text(where, "artefact", answer.get("artefact", "")),
+        beside=beside,
+        run=_texts(where, "run", answer["run"]) if "run" in answer else (),
+        framework=framework,
+        report=answer["report"],
+        test_files=_test_files(where, framework, answer),
+        tests=0,
+        limits=limits_of(task),
+    )
+    _check(where, plan)
+    return replace(plan, tests=_count(where, plan, answer.get("tests")))
+
+
+class ProjectVerifier:
+    """Judges the files of an answer by the test files of its task."""
+
+    def check(self, task: Task) -> Language:
+        """The language of the tests; DataError when the record cannot be judged by."""
+        return read(task).language
+
+    def extract(self, task: Task, text: str, *, whole_text: bool) -> str:
+        """The answer's files as one text, which `judge` takes. Raises NoProgram with the name of a missing one."""
+        plan = read(task)
+        if len(plan.files) == 1:
+            usual = (program_of(text, language) for language in plan.languages)
+            found = next(filter(None, usual), None) or files_of(text, plan.files).get(plan.files[0])
+            if found is None and whole_text and text.strip():
+                return text
+            if found is None:
+                raise NoProgram(f"no program: no block holds {plan.files[0]}")
+            return found
+        files = files_of(text, plan.files)
+        missing = [path for path in plan.files if path not in files]
+        if missing:
+            raise NoProgram(f"no program: no block names {', '.join(missing)}")
+        return as_answer({path: files[path] for path in plan.files})
+
+    def judge(self, task: Task, program: str, bench: Bench) -> Judged:
+        """Build the answer beside the tests, run them, read their report."""
+        plan = read(task)
+        files = {plan.files[0]: program} if len(plan.files) == 1 else files_of(program, plan.files)
+        _require(bench, plan)
+        isolation = str(bench.sandbox.isolation)
+        if plan.report == "exit":
+            bench.keep(("project", task.id, repr(task.answer)), lambda: _probe(f"task {task.id!r}", plan, bench))
+        count = plan.tests if plan.framework.apart else 1
+        complaint = plan.framework.refuses(files, plan.given, plan.test_files)
+        if complaint:
+            return _no_program(complaint, count, isolation)
+        try:
+            tests = _judge(f"task {task.id!r}", plan, files, bench)
+        except building.CompileError as error:
+            return _no_program(str(error), count, isolation)
+        verdict, detail = overall(tests)
+        return Judged(verdict=verdict, tests=tests, detail=detail, isolation=isolation)
+
+
+def _no_program(complaint: str, count: int, isolation: str) -> Judged:
+    each = TestVerdict(verdict=Verdict.CE, detail="no program to run")
+    return Judged(verdict=Verdict.CE, tests=(each,) * count, detail=complaint, isolation=isolation)
+
+
+def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tuple[TestVerdict, ...]:
+    if plan.report == "unittest":
+        paths = plan.test_files
+        return one_by_one(bench, len(paths), lambda number: _judge_python(where, plan, files, bench, paths[number]))
+    framework = plan.framework
+    secret = Secret(secrets.token_hex(8), secrets.token_hex(16), secrets.token_hex(16))
+    try:
+        parts = framework.parts(plan.given, plan.test_files, plan.files, secret)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    limits = _limits(plan, bench)
+    each = 1 if framework.apart else plan.tests
+
+    def one(number: int) -> TestVerdict:
+        box = _built(bench, plan, {**files, **parts[number]})
+        job = Job(
+            argv=_filled(plan.run, bench),
+            files=box,
+            stdin=secret.tail.encode() if framework.reads_token else b"",
+            limits=limits,
+        )
+        run = bench.sandbox.run(job)
+        if run.killed_by is KilledBy.WALL:  # the machine may have been busy: once may be chance
+            run = bench.sandbox.run(job)
+        return _verdict(run, plan, secret, each)
+
+    return one_by_one(bench, len(parts), one)
+
+
+def _verdict(run: RunResult, plan: Plan, secret: Secret, tests: int) -> TestVerdict:
+    verdict, detail = failure_of(run, plan.language) or (Verdict.AC, "")
+    what = plan.framework.passed(run.stdout, secret, tests)
+    said = " ".join(run.stdout[-_SHOWN_BYTES:].decode("utf-8", "replace").split())[-300:]
+    if verdict is Verdict.RE and run.exit_code is not None:
+        # runners say by their status that tests failed; a program that ended them has left no report of that
+        told = bool(what) and not what.startswith("left")
+        if told or plan.report == "exit" or b"Failure:" in run.stderr:
+            verdict = Verdict.WA
+        detail = what if told else detail if run.stderr else f"{detail}: {said}"
+    elif verdict is Verdict.AC and what:
+        verdict, detail = Verdict.WA, f"{what}{last_words(run)}"
+    return TestVerdict(
+        verdict=verdict,
+        cpu_s=run.cpu_s,
+        wall_s=run.wall_s,
+        memory_bytes=run.memory_bytes,
+        detail=COMPARED_INSIDE if verdict is Verdict.AC else detail,
+    )
+
+
+def _judge_python(where: str, plan: Plan, files: Mapping[str, str], bench: Bench, path: str) -> TestVerdict:
+    """`unittest`: a file of tests is taken apart on the host and runs after the answer's modules were loaded."""
+    modules = [each.removesuffix(".py").replace("/", ".") for each in files if each.endswith(".py")]
+    tests = unit_python.prepare(f"{where}, {path}", plan.given[path], module="", entry_point="")
+    theirs = {name for name in tests.modules if name.partition(".")[0] in {each.partition(".")[0] for each in modules}}
+    tests = replace(tests, modules=tuple(name for name in tests.modules if name not in theirs))
+    program = "".join(f"from {module.removesuffix('.__init__')} import *\n" for module in modules)
+    texts = {**{each: text for each, text in plan.given.items() if each != path}, **files}
+    box = {each: text.encode("utf-8", "replace") for each, text in texts.items()}
+    complaint, found = unit_python.judge(bench, _limits(plan, bench), program, tests, "", files=box)
+    if complaint is not None:
+        raise building.CompileError(complaint)
+    return replace(found, detail=COMPARED_INSIDE) if found.verdict is Verdict.AC else found
+
+
+def _built(bench: Bench, plan: Plan, texts: Mapping[str, str]) -> dict[str, bytes]:
+    """The files of a run. Raises CompileError."""
+    sources = {path: text.encode("utf-8", "replace") for path, text in texts.items()}
+    if not plan.build:
+        return sources
+    artefact = building.compile_in_box(bench, plan.language, _filled(plan.build, bench), sources, plan.artefact)
+    return {**{path: sources[path] for path in plan.beside}, plan.artefact: artefact}
+
+
+def _probe(where: str, plan: Plan, bench: Bench) -> bool:
+    """Raises DataError where an answer that only leaves with status 0 passes: the status says nothing there."""
+    leaves = _LEAVES.get(plan.languages[-1].name)
+    if leaves is None:
+        there = ", ".join(_LEAVES)
+        raise DataError(f"{where}: report 'exit' is not for answers in {plan.languages[-1].name}; there are {there}")
+    try:
+        tests = _judge(where, plan, {path: leaves for path in plan.files}, bench)
+    except building.CompileError:
+        return True
+    if overall(tests)[0] is Verdict.AC:
+        raise DataError(f"{where}: an answer that only leaves with status 0 passes, so the status says nothing")
+    return True
+
+
+def _limits(plan: Plan, bench: Bench) -> Limits:
+    limits, framework = plan.language.limits(bench.limits_for(plan.limits)), plan.framework
+    processes = limits.processes if "processes" in plan.limits else framework.processes or limits.processes
+    return replace(
+        limits,
+        cpu_s=limits.cpu_s + framework.start_cpu_s,
+        wall_s=limits.wall_s + 2 * framework.start_cpu_s,
+        processes=processes + framework.beside,
+    )
+
+
+def _filled(argv: Sequence[str], bench: Bench) -> tuple[str, ...]:
+    return tuple(argument.replace("{python}", bench.sandbox.python) for argument in argv)
+
+
+def _require(bench: Bench, plan: Plan) -> None:
+    """Raises EnvironmentProblem, saying what to install, where a tool is missing."""
+    for language in plan.languages:
+        building.require(bench.sandbox, language)
+    tool, install = plan.framework.tool, plan.framework.install
+    if tool and not bench.sandbox.has(tool):
+        raise EnvironmentProblem(f"{tool} is not installed; report {plan.report!r} needs it ({install})")
+    for argument in (*plan.build[:1], *plan.run[:1]):
+        if argument.startswith("/") and not bench.sandbox.has(argument):
+            raise EnvironmentProblem(f"{argument} is not installed; the task's own command needs it")
+
+
+def _check(where: str, plan: Plan) -> None:
+    """What has to fit together in a record. Raises DataError."""
+    if (plan.report == "unittest") == bool(plan.run) or (plan.report == "unittest" and plan.build):
+        raise DataError(f"{where}: `run` says how tests are run; only unittest's are run by a driver of ours")
+    language = plan.framework.language
+    if language and plan.language.name != language:
+        raise DataError(f"{where}: report {plan.report!r} is for tests in {language}, not in {plan.language.name}")
+    paths = {*plan.files, *plan.given}
+    for path in (*plan.beside, *plan.test_files):
+        if path not in plan.given:
+            raise DataError(f"{where}: {path!r} is not in `given`")
+    if plan.artefact and (plan.artefact in paths or "/" in plan.artefact or not _PATH.fullmatch(plan.artefact)):
+        raise DataError(f"{where}: the artefact {plan.artefact!r} must be a plain name that no file has")
+    started = {argument.removeprefix("./") for argument in plan.run}
+    if plan.report == "exit" and started & {*plan.files, plan.artefact}:
+        raise DataError(f"{where}: report 'exit' would believe the answer itself; `run` must start the task's runner")
+
+
+def _count(where: str, plan: Plan, told: Any) -> int:
+    """How many tests have to pass. Raises DataError where there is none, or one is skipped by its own text."""
+    framework = plan.framework
+    texts = [re.sub(framework.comments, " ", plan.given[path]) for path in plan.test_files]
+    if plan.report == "minitest" and len(texts) > 1:
+        raise DataError(f"{where}: minitest takes one file of tests, not {', '.join(plan.test_files)}")
+    if plan.report == "unittest":
+        for path in plan.test_files:
+            unit_python.prepare(f"{where}, {path}", plan.given[path], module="", entry_point="")
+    for path, text in zip(plan.test_files, texts, strict=True):
+        if framework.skips and (left := re.search(framework.skips, text, re.MULTILINE)):
+            raise DataError(f"{where}: {path} leaves tests out ({left[0].strip()}); switch them on")
+    found = sum(len(re.findall(framework.tests, text, re.MULTILINE)) for text in texts) if framework.tests else 1
+    if told is not None and (isinstance(told, bool) or not isinstance(told, int) or told < 1):
+        raise DataError(f"{where}: tests={told!r} must be a number of tests, at least one")
+    if told is not None and framework.apart and told != found:
+        raise DataError(f"{where}: tests={told}, and the files have {found}")
+    if found < 1 or (not plan.test_files and framework.tests):
+        raise DataError(f"{where}: no tests in {', '.join(plan.test_files) or 'any given file'}; anything would pass")
+    return found if told is None else told
+
+
+def _test_files(where: str, framework: Framework, answer: Mapping[str, Any]) -> tuple[str, ...]:
+    if "test_files" in answer:
+        return _texts(where, "test_files", answer["test_files"])
+    if not framework.tests:
+        return ()
+    test = re.compile(framework.tests, re.MULTILINE)
+    return tuple(
+        path
+        for path, text in answer["given"].items()
+        if test.search(re.sub(framework.comments, " ", text)) and not re.fullmatch(framework.own, path)
+    )
+
+
+def _check_paths(where: str, paths: Sequence[str]) -> None:
+    for path in paths:
+        if len(path) > 200 or not _PATH.fullmatch(path):
+            raise DataError(f"{where}: a file cannot be called {path!r}")
+        if paths.count(path) > 1 or any(other.startswith(f"{path}/") for other in paths):
+            raise DataError(f"{where}: {path!r} stands for two things")
+
+
+def _text(where: str, key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {key} is a {type(value).__name__}, expected text")
+    return value
+
+
+def _texts(where: str, key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(item, str) and item for item in value):
+        raise DataError(f"{where}: {key} must be a list of texts, at least one")
+    return tuple(value)
