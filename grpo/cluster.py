@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -46,7 +45,7 @@ from grpo.config import ClusterConfig
 from grpo.daemons import Watch, spared
 from grpo.footprint import gib
 from grpo.placement import SLOTS, Kind, Node, kinds, not_yet, others_than_ranks, place, resolved, written
-from grpo.surroundings import about, engine_env, first_line, home_remedy, last_line, python_path, token_here
+from grpo.surroundings import about, engine_env, first_line, home_remedy, last_line, python_path, say, token_here
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
 from rollouts.config import RolloutConfig
@@ -56,6 +55,7 @@ from rollouts.routing import LANES
 from rollouts.weights import WeightBundle
 
 DEAD = "(dead)"  #: and not to come back
+EARLY = "stopped while Ray started"
 NODE_LABEL = "ray.io/node-id"
 BYTES = ("memory", "object_store_memory")  #: no bundle asks for them
 FULL = (ObjectStoreFullError, OutOfDiskError)
@@ -245,8 +245,11 @@ class Cluster:
             "include_dashboard": False,
         }
         before = signal.getsignal(signal.SIGTERM)
-        with spared():
+        with spared() as asked:
             self._join(local, before)
+            if asked():
+                ray.shutdown()
+                raise KeyboardInterrupt(EARLY)
         self._watch = Watch(ray._private.worker._global_node if self._own else None)
         return self
 
@@ -268,10 +271,9 @@ class Cluster:
             if not self._own:
                 to = f"; cluster.address={self.config.address}: is a cluster of our version there?"
             raise EnvironmentProblem(f"Ray did not start: {first_line(error)}{to}") from None
-        except SystemExit:  # Ray's handler of SIGTERM
-            raise KeyboardInterrupt("stopped while Ray started") from None
+        except SystemExit:  # Ray's own handler: it leaves in the midst of whatever runs
+            raise KeyboardInterrupt(EARLY) from None
         finally:
-            # Ray's own handler leaves by SystemExit in the midst of whatever runs: nothing could say how to go on.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)
 
@@ -461,10 +463,6 @@ def _get(reference: Any, timeout_s: float) -> Any:
         raise GetTimeoutError
     value = next(reference, None)
     return None if value is None else ray.get(value)
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _knock(address: str | None) -> None:

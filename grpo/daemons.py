@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ ACTOR = "ASSAY_ACTOR"  #: in the environment of an actor's process
 
 
 @contextmanager
-def spared() -> Iterator[None]:
-    """What is started inside never hears SIGTERM, and this process only afterwards.
+def spared() -> Iterator[Callable[[], bool]]:
+    """What is started inside never hears SIGTERM; yields what says whether this process was sent one, and takes it.
 
     Schedulers send it to every process of a run. The driver then finishes its step and writes a checkpoint, for which
     it needs the others; Ray ends a driver within a second of its daemon. They die with the driver whatever ends it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        yield
+        yield lambda: signal.sigtimedwait({signal.SIGTERM}, 0) is not None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

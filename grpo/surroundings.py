@@ -82,3 +82,7 @@ def about(args: Sequence[Any], tasks: Mapping[tuple[int, ...], str]) -> str:
     name = tasks.get(tuple(first[0])) if tasks and isinstance(first[0], Sequence) else None
     more = f" and {len(first) - 1} more" if len(first) > 1 else ""
     return f" of task {name!r}{more}" if name is not None else f" of {len(first)}"
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -36,7 +36,7 @@ from assay.adapter import (
     scale_of,
     without_adapter,
 )
-from assay.checkpoint import load_state, restore_rng, rng_state, save_state
+from assay.checkpoint import load_state, save_state
 from assay.errors import ConfigError, TrainingDiverged
 from assay.logprobs import completion_logprobs
 from assay.moe_replay import Route, Routers
@@ -375,7 +375,6 @@ class PolicyTrainer:
         saved = {
             "optimizer": whole(self.optimizer.state_dict(), main, Copies() if copied else _as_it_is),
             "version": self.version,
-            "rng": rng_state(),
             "bonus": (self.bonus.coefficient, self.bonus.entropy),
         }
         if self.reference is not None and self.config.kl.reset_every:  # else it is the policy the run began from
@@ -406,8 +405,6 @@ class PolicyTrainer:
         saved = load_state(folder / "trainer.pt")
         load_optimizer_state(self.optimizer, saved["optimizer"])
         self.version = saved["version"]
-        if "rng" in saved:
-            restore_rng(saved["rng"])
         self.bonus = Bonus(*saved.get("bonus", (self.config.entropy.coef, 0.0)))
         if self.reference is not None and "reference" in saved:
             load_model_state(self.reference, saved["reference"])
