@@ -97,21 +97,23 @@ def latest_valid(root: Path) -> Path | None:
 
 
 def prune(root: Path, keep_last: int) -> None:
-    """Remove all but the newest `keep_last` complete checkpoints, marker first so that none is half there."""
+    """Remove all but the newest `keep_last` complete checkpoints, each under a hidden name: none is half there."""
     valid = valid_checkpoints(root)
     for path in valid[: max(0, len(valid) - max(1, keep_last))]:
-        (path / MARKER).unlink(missing_ok=True)
-        shutil.rmtree(path, ignore_errors=True)
+        gone = path.with_name(f".{path.name}.partial")
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def sweep(root: Path) -> None:
-    """Remove what processes that died left below `root`: partial checkpoints, replaced ones, and those whose removal
-    had begun. One that stepped aside for another that never came steps back. Nobody else may be writing there."""
+    """Remove what processes that died left below `root`: hidden folders, of partial checkpoints, replaced ones, and
+    those whose removal had begun. One that stepped aside for another that never came steps back. Nobody else may be
+    writing there."""
     for path in sorted(root.iterdir()) if root.is_dir() else ():
         hidden, name = path.name.startswith("."), path.name.removeprefix(".")
         if hidden and name.endswith(".old") and is_complete(path) and not (root / name.removesuffix(".old")).exists():
             path.rename(root / name.removesuffix(".old"))
-        elif (hidden and _ASIDE.fullmatch(name)) or (_STEP.fullmatch(path.name) and not is_complete(path)):
+        elif hidden and _ASIDE.fullmatch(name):
             shutil.rmtree(path, ignore_errors=True)
 
 

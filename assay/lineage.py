@@ -191,16 +191,16 @@ def mark_of(model: str | Path) -> str:
     return whole.hexdigest()
 
 
-def revision_of(model: str | Path) -> str:
-    """`@COMMIT` of a model of the hub that was loaded here: the same name may mean other weights later. Else empty."""
+def loaded_from(model: str | Path) -> str | Path:
+    """The folder of a model of the hub that was loaded here; its name may mean other weights later. Else `model`."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = "" if Path(model).is_dir() else try_to_load_from_cache(str(model), "config.json")
+        found = None if Path(model).is_dir() else try_to_load_from_cache(str(model), "config.json")
     except HFValidationError:
-        found = ""
-    return f"@{Path(found).parent.name}" if isinstance(found, str) and found else ""
+        found = None
+    return Path(found).parent if isinstance(found, str) else model
 
 
 @functools.cache

@@ -35,6 +35,7 @@ def outlive_sigterm() -> None:
     if ACTOR not in os.environ or threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGTERM, lambda number, frame: None)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 

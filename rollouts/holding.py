@@ -303,7 +303,11 @@ def _columns(seed: int, name: str, width: int) -> torch.Tensor:
 
 def _multiplies_whole(dtype: torch.dtype) -> bool:
     """Whether a product with a unit vector is a column to the last bit: not where float32 is cut to TF32 or less."""
-    return dtype in NARROW or (dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest")
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by torch's other words for it, which this one cannot express
+        precision = "unknown"
+    return dtype in NARROW or (dtype == torch.float32 and precision == "highest")
 
 
 def _sum_of_values(tensor: torch.Tensor) -> int:

@@ -26,6 +26,7 @@ from assay.types import Task
 from rollouts.config import TaskFile
 from rollouts.tasks import read_tasks
 
+OLDER = ("cluster.engine_cpus",)  #: whose default was another word for the same, and which changes no result
 MAY_DIFFER = ("run_dir", "max_hours", "cluster.address")  #: where a run is, and where and how long it runs
 
 
@@ -71,12 +72,14 @@ class Run:
         made += ["grpo"] if (run.folder / "grpo" / "metrics.jsonl").is_file() else []
         if kept.exists() and made:
             changed = _differences(configs.read_tree(kept), json.loads(config.model_dump_json()))
+            changed = [key for key in changed if key not in OLDER]
             if changed:
                 raise ConfigError(
                     f"{run.folder} was made with other settings ({', '.join(changed[:3])}); choose another run_dir, "
                     f"or remove that folder"
                 )
-        configs.dump(config, kept)
+        if alone or not kept.exists():
+            configs.dump(config, kept)
         return run
 
     @classmethod
@@ -152,12 +155,16 @@ class Run:
                     f"{self.folder}: {name!r} is older than the {parent!r} it should come from; choose another run_dir"
                 )
 
+    def made(self, name: str, folder: Path) -> bool:
+        """Whether a stage has ended."""
+        return is_complete(folder) and name in self.lineage.artifacts
+
     # -- stages -------------------------------------------------------------------------------------------------
 
     @contextmanager
     def stage(self, name: str, folder: Path, **lineage: Any) -> Iterator[bool]:
         """Run a stage unless its folder is complete; record its lineage afterwards. Yields whether to run it."""
-        if is_complete(folder) and name in self.lineage.artifacts:
+        if self.made(name, folder):
             self._still_holds(name, lineage)
             say(f"{name}: done already, {folder}")
             yield False

@@ -18,7 +18,7 @@ from assay.commands.context import Run, say
 from assay.commands.fleet import Fleet
 from assay.commands.ranks import everywhere, held
 from assay.errors import ConfigError, DataError
-from assay.lineage import data_entry, mark_of, revision_of
+from assay.lineage import data_entry, loaded_from, mark_of
 from assay.metrics import MetricsLog
 from assay.policy import check_folder, create_policy
 from assay.progress import Progress, progress
@@ -180,7 +180,7 @@ def evaluation(run: Run, fleet: Fleet, name: str, policy: Path | str, *, again: 
 
     Kept if it is there and of the same weights, unless `again`.
     """
-    path, mark = run.folder / "eval" / f"{name}.json", mark_of(policy) + revision_of(policy)
+    path, mark = run.folder / "eval" / f"{name}.json", mark_of(loaded_from(policy))
     if not again and path.is_file() and (kept := EvalResult.read(path)).policy == mark:
         return kept
     fleet.hold(policy)
@@ -238,11 +238,11 @@ def grpo(run: Run, fleet: Fleet, start: Path | str, parent: str, *, resume: bool
         snapshot=_snapshots(trainer, fleet.tokenizer, copied=beside),
         background=beside,
         tasks=run.data_row("train")["sha256"],
-        start=mark_of(start) + revision_of(start),
+        start=mark_of(loaded_from(start)),
         stop=stop,
     )
     first, cursor = 0, 0
-    if resume:
+    if resume and not run.made("grpo", out / "policy"):  # then its checkpoints may be gone
         checkpoint, first, cursor = record.resume(trainer.restore, config.checkpoint_every)
         say(f"grpo: resumed from {checkpoint or start}, {first} of {config.steps} steps done")
     parts = loop.Parts(

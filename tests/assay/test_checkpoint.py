@@ -176,7 +176,7 @@ def test_what_earlier_writers_left_half_done_is_removed_by_the_next(tmp_path: Pa
         (tmp_path / name).mkdir()
         (tmp_path / name / "data").write_text("x")
     write(tmp_path, 60)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes", "step-00000050", "step-00000060"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes", "step-00000040", "step-00000050", "step-00000060"]
 
 
 def test_a_checkpoint_that_stepped_aside_for_one_that_never_came_steps_back(tmp_path: Path):

@@ -68,3 +68,10 @@ def test_a_run_is_neither_opened_nor_resumed_beside_another_process_but_may_be_e
         holder.wait()
         holder.stdout.close()
     assert Run.reopen(tmp_path / "run").claim is not None
+
+
+def test_an_evaluation_leaves_the_settings_of_the_run_beside_it(tmp_path: Path):
+    tree = {"run_dir": str(tmp_path / "run"), "policy": {"path": "a/b"}, "tasks": {"train": {"path": "x"}}}
+    run = Run.open(validate(RunConfig, {**tree, "seed": 1}, "a test"))
+    Run.open(validate(RunConfig, {**tree, "seed": 2}, "a test"), alone=False)
+    assert Run.reopen(run.folder).config.seed == 1

@@ -1,11 +1,12 @@
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from assay.config import Section
 from assay.errors import DataError
-from assay.lineage import Lineage, data_entry, sha256_of, versions, write_atomically
+from assay.lineage import Lineage, data_entry, loaded_from, mark_of, sha256_of, versions, write_atomically
 
 
 class Settings(Section):
@@ -103,3 +104,19 @@ def test_a_file_that_is_no_lineage_is_refused_in_one_line(tmp_path):
     (tmp_path / "lineage.json").write_text("[]")
     with pytest.raises(DataError, match="not a lineage file"):
         Lineage(tmp_path)
+
+
+def test_a_hub_s_model_is_marked_by_the_weights_that_were_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of two commits with the same weights neither is another model; without a cache its name has to do."""
+    marks = []
+    for commit, weights in (("one", b"w"), ("two", b"w"), ("three", b"v")):
+        folder = tmp_path / commit
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(weights)
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, at=folder: str(at / "config.json"))
+        marks.append(mark_of(loaded_from("org/name")))
+    assert marks[0] == marks[1] != marks[2]
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    assert (loaded_from("org/name"), loaded_from(tmp_path), loaded_from("not a name/at/all")) == (
+        "org/name", tmp_path, "not a name/at/all")  # fmt: skip

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,7 @@ def test_sigterm_while_ray_starts_is_told_as_at_any_other_time(monkeypatch: pyte
     def init(**_: object) -> None:  # as Ray's own does, which takes half a minute on a busy machine
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # another thread may be the one that is told
 
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(KeyboardInterrupt, match="stopped while Ray started"):

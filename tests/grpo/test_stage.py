@@ -21,7 +21,7 @@ from assay.config import validate
 from assay.errors import CheckpointError
 from assay.metrics import read, undocumented
 from assay.policy import load_tokenizer
-from assay.types import RolloutGroup, ScoredGroup
+from assay.types import RolloutGroup, ScoredGroup, Task
 from grpo.trainer import PolicyTrainer
 from rollouts.config import EngineConfig, ProofConfig
 from rollouts.fake import FakeEngine
@@ -51,6 +51,9 @@ class InProcess:
 
     def rest(self) -> None:
         """Nothing to give back."""
+
+    def recorded(self, tasks: Sequence[Task]) -> None:
+        """It draws."""
 
     def update(self, trainer: PolicyTrainer) -> Mapping[str, float]:
         self.engine.version, self.synced = trainer.version, self.synced + 1
@@ -250,3 +253,12 @@ def test_a_run_whose_engine_merges_the_adapters_is_the_run_of_merged_weights(tin
     assert found[0] == found[1]
     rows = found[1]["metrics"]
     assert len(rows) == 5 and rows[-1]["kl/reference"] > 0 and fleet.rollouts.sent_bytes < 100_000
+
+
+def test_a_run_that_is_done_is_done_without_its_checkpoints(tiny_policy: Path, tmp_path: Path):
+    config = settings(tmp_path / "run", tiny_policy, grpo={"checkpoint_every": 1})
+    folder = train(config, tiny_policy)
+    rows = (folder / "grpo" / "metrics.jsonl").read_bytes()
+    shutil.rmtree(folder / "grpo" / "checkpoints")
+    train(config, tiny_policy, resume=True)
+    assert (folder / "grpo" / "metrics.jsonl").read_bytes() == rows and rows.count(b"\n") == 5
