@@ -50,7 +50,7 @@ class Stopping:
 
     def __init__(self, limit: Limit = NO_LIMIT) -> None:
         self.limit = limit
-        self.asked = self._signalled = False
+        self.asked = self.signalled = False  #: by whatever; by a person or a scheduler
         self._since = 0.0
         self.why = ""  #: for people; empty where a person or a scheduler asked
         self._step_s = self._save_s = 0.0  # the longest so far
@@ -113,11 +113,11 @@ class Stopping:
         self._handlers.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled:
+        if self.signalled:
             if time.monotonic() - self._since < TOGETHER_S:
                 return
             raise KeyboardInterrupt
-        self.asked, self._signalled, self._since = True, True, time.monotonic()
+        self.asked, self.signalled, self._since = True, True, time.monotonic()
         Stopping.heard = self._since
         name = signal.Signals(number).name
         print(

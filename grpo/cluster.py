@@ -247,10 +247,11 @@ class Cluster:
         before = signal.getsignal(signal.SIGTERM)
         with spared() as asked:
             self._join(local, before)
+            self._watch = Watch(ray._private.worker._global_node if self._own else None)
             if asked():
-                ray.shutdown()
+                with self._watch.closing():
+                    ray.shutdown()
                 raise KeyboardInterrupt(EARLY)
-        self._watch = Watch(ray._private.worker._global_node if self._own else None)
         return self
 
     def _join(self, local: Mapping[str, Any], before: Any) -> None:

@@ -57,12 +57,15 @@ class Watch:
             daemon = os.pidfd_open(self._pid)
         except OSError:  # no such call here, or it is gone already
             return
-        ready, _, _ = select.select([daemon, self._ended], [], [])
+        waiting = select.poll()  # select takes no descriptor above 1023
+        for descriptor in (daemon, self._ended):
+            waiting.register(descriptor, select.POLLIN | select.POLLHUP)
+        ready = {descriptor for descriptor, _ in waiting.poll()}
         os.close(daemon)
         if self._ended not in ready:
             print(
                 f"Ray's daemon on this machine (pid {self._pid}) is gone, and Ray ends this process with it: killed, "
-                "or out of memory? The newest checkpoint is whole; take the run up with --resume",
+                "or out of memory? A GRPO run that has a checkpoint is taken up with --resume",
                 file=sys.stderr,
                 flush=True,
             )
@@ -79,6 +82,7 @@ class Watch:
         try:
             yield
         finally:
+            os.close(self._ended)
             for child in children:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(child, signal.SIGKILL)

@@ -76,7 +76,7 @@ def run(
                 with timer.phase("sync"):
                     parts.rest()
             except InfraFailure:
-                if stop():  # asked to stop, and the engines were too: of this step nothing is learned
+                if record.stopped:  # and the engines were, by the same signal: of this step nothing is learned
                     return done - 1
                 record.rescue(done - 1, since=start)
                 raise

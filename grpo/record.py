@@ -109,6 +109,11 @@ class RunRecord:
             write()
         self.last, self._made = step, True
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal asked to stop. That time runs out does not count: a failure is to be told then too."""
+        return self._stop.signalled
+
     def rescue(self, step: int, since: int) -> None:
         """A checkpoint of the steps done, where there is none: something failed that is no part of the trainer. What
         then prevents it is said; the failure is what ends the run."""

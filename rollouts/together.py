@@ -124,7 +124,9 @@ def stay(worker: Any, parent: int) -> tuple[int, str]:
 
 
 def _end_with(parent: int, met: str) -> None:
-    select.select([parent], [], [])
+    ended = select.poll()  # select takes no descriptor above 1023
+    ended.register(parent, select.POLLIN)
+    ended.poll()
     Path(met).unlink(missing_ok=True)
     os.kill(os.getpid(), signal.SIGKILL)
 

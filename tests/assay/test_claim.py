@@ -75,3 +75,13 @@ def test_an_evaluation_leaves_the_settings_of_the_run_beside_it(tmp_path: Path):
     run = Run.open(validate(RunConfig, {**tree, "seed": 1}, "a test"))
     Run.open(validate(RunConfig, {**tree, "seed": 2}, "a test"), alone=False)
     assert Run.reopen(run.folder).config.seed == 1
+
+
+def test_a_second_claim_of_the_same_process_does_not_end_the_first(tmp_path: Path):
+    first, second = Claim(tmp_path), Claim(tmp_path)
+    second.release()
+    del second
+    other = [sys.executable, "-c", HOLD.replace("time.sleep(60)", "pass"), str(tmp_path)]
+    assert "is in use by pid" in subprocess.run(other, capture_output=True, text=True, check=False).stderr
+    first.release()
+    assert subprocess.run(other, capture_output=True, text=True, check=True).stdout == "held\n"

@@ -75,7 +75,7 @@ def test_a_sigterm_to_every_process_of_a_run_reaches_the_driver_alone_and_a_daem
         os.kill(raylet, signal.SIGKILL)
         _, said = run.communicate("\n\n", timeout=60)
         assert f"Ray's daemon on this machine (pid {raylet}) is gone, and Ray ends this process with it" in said
-        assert "take the run up with --resume" in said
+        assert "is taken up with --resume" in said
     finally:
         run.kill()
         run.wait()
