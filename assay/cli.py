@@ -34,8 +34,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. 0: done; 2: something the user can mend, said in one line; 130: stopped by Ctrl-C or SIGTERM."""
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
+    arguments = _parsed(build_parser(), argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         from assay.shadow import check_shadowing
@@ -86,6 +85,16 @@ def build_parser() -> argparse.ArgumentParser:
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a YAML file; see configs/")
     _overrides(parser)
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand behind options too, where argparse takes no more of them."""
+    arguments, left = parser.parse_known_args(argv)
+    if left and (not hasattr(arguments, "overrides") or any("=" not in w or w.startswith("-") for w in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        arguments.overrides = [*arguments.overrides, *left]
+    return arguments
 
 
 def _overrides(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from assay.checkpoint import writing_step
-from assay.cli import COMMANDS
+from assay.cli import COMMANDS, _parsed, build_parser
 from assay.commands.context import Run, leave_report
 from assay.commands.schema import RunConfig
 from assay.commands.stages import base_policy
@@ -237,3 +237,25 @@ def test_help_answers_quickly():
     started = time.monotonic()
     assay("--help")
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["grpo", "a.yaml", "--replay", "RUN", "run_dir=NEW", "seed=3"],
+        ["grpo", "a.yaml", "run_dir=NEW", "--replay", "RUN", "seed=3"],
+        ["grpo", "a.yaml", "run_dir=NEW", "seed=3", "--replay", "RUN"],
+    ],
+)
+def test_overrides_may_stand_before_and_behind_options(words: list[str]):
+    found = _parsed(build_parser(), words)
+    assert (found.config, found.replay, found.overrides) == ("a.yaml", "RUN", ["run_dir=NEW", "seed=3"])
+
+
+@pytest.mark.parametrize(
+    "words", [["grpo", "a.yaml", "--nothing", "x=1"], ["doctor", "x=1"], ["grpo", "a.yaml", "b", "--replay", "R", "c"]]
+)
+def test_what_is_no_override_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        _parsed(build_parser(), words)
+    assert "unrecognized arguments" in capsys.readouterr().err
