@@ -143,7 +143,10 @@ RUST = Harness(
     hoist=r"^use\s[^;]*;",
     imports=rust_imports,  # a name that two lines import is an error, and an answer repeats those of its prompt
     spare=rust_crate_absent,
-    program=((r"\bfn\s+main\s*\(", "#[allow(dead_code)] fn main_@ID@("),),
+    program=(
+        (r"\bfn\s+main\s*\(", "#[allow(dead_code)] fn main_@ID@("),
+        (r"\bextern\s+crate\s+\w+\s+as\s+(?:r#)?(?:std|core|alloc)\s*;", 'compile_error!("no crate is std but one");'),
+    ),
     # an answer may define macros of the same names; those of the library are reached by their path
     tests=(
         (r"\bfn\s+main\s*\(", "fn unit_main_@ID@("),
@@ -184,6 +187,14 @@ GO = Harness(
     before='package main\n@FIRST@\nimport (\n unit_io_@ID@ "os"\n unit_testing_@ID@ "testing"\n)\n',
     # testing.Main runs them in order and would leave by itself; the last one is ours, and leaves with the token
     after="""
+// an answer may give Go's own words another meaning for the whole package; then one of these does not compile
+const unit_words_@ID@ = true && !false
+var _ = map[bool]int{false: 0, 1 == 1: 1}
+var _ = map[bool]int{true: 0, 1 == 2: 1}
+var _ []struct{} = nil
+var _ func() = nil
+var _ [2]struct{} = [len("ab")]struct{}{}
+func unit_panic_@ID@() int { panic("") }
 var unit_passed_@ID@, unit_tests_@ID@ int
 func unit_run_@ID@(name string, test func(*unit_testing_@ID@.T)) unit_testing_@ID@.InternalTest {
 	unit_tests_@ID@++
