@@ -54,7 +54,7 @@ from rewards.bench import Bench
 from rewards.extract import NoProgram, as_answer, files_of, program_of
 from rewards.languages import Language, find
 from rewards.sandbox.base import Job, KilledBy, Limits, RunResult
-from rewards.verifiers import unit_python
+from rewards.verifiers import project_unity, unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
 from rewards.verifiers.base import Judged, limits_of, one_by_one, overall, record_of
 from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret
@@ -168,9 +168,6 @@ class ProjectVerifier:
         if plan.report == "exit":
             bench.keep(("project", task.id, repr(task.answer)), lambda: _probe(f"task {task.id!r}", plan, bench))
         count = plan.tests if plan.framework.apart else 1
-        complaint = plan.framework.refuses(files, plan.given, plan.test_files)
-        if complaint:
-            return _no_program(complaint, count, isolation)
         try:
             tests = _judge(f"task {task.id!r}", plan, files, bench)
         except building.CompileError as error:
@@ -196,9 +193,13 @@ def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tu
         raise DataError(f"{where}: {error}") from None
     limits = _limits(plan, bench)
     each = 1 if framework.apart else plan.tests
+    build, own = _filled(plan.build, bench), _bytes(files)
+    if framework.words is not None:
+        words = framework.words(plan.given, plan.test_files)
+        build, own = project_unity.alone(bench, plan.language, build, files, words, secret.name)
 
     def one(number: int) -> TestVerdict:
-        box = _built(bench, plan, {**files, **parts[number]})
+        box = _built(bench, plan, build, {**own, **_bytes(parts[number])})
         job = Job(
             argv=_filled(plan.run, bench),
             files=box,
@@ -249,12 +250,15 @@ def _judge_python(where: str, plan: Plan, files: Mapping[str, str], bench: Bench
     return replace(found, detail=COMPARED_INSIDE) if found.verdict is Verdict.AC else found
 
 
-def _built(bench: Bench, plan: Plan, texts: Mapping[str, str]) -> dict[str, bytes]:
+def _bytes(texts: Mapping[str, str]) -> dict[str, bytes]:
+    return {path: text.encode("utf-8", "replace") for path, text in texts.items()}
+
+
+def _built(bench: Bench, plan: Plan, build: tuple[str, ...], sources: dict[str, bytes]) -> dict[str, bytes]:
     """The files of a run. Raises CompileError."""
-    sources = {path: text.encode("utf-8", "replace") for path, text in texts.items()}
-    if not plan.build:
+    if not build:
         return sources
-    artefact = building.compile_in_box(bench, plan.language, _filled(plan.build, bench), sources, plan.artefact)
+    artefact = building.compile_in_box(bench, plan.language, build, sources, plan.artefact)
     return {**{path: sources[path] for path in plan.beside}, plan.artefact: artefact}
 
 
@@ -307,6 +311,8 @@ def _check(where: str, plan: Plan) -> None:
     language = plan.framework.language
     if language and plan.language.name != language:
         raise DataError(f"{where}: report {plan.report!r} is for tests in {language}, not in {plan.language.name}")
+    if plan.framework.words is not None and (wrong := project_unity.check_build(plan.build, plan.files)):
+        raise DataError(f"{where}: {wrong}")
     paths = {*plan.files, *plan.given}
     for path in (*plan.beside, *plan.test_files):
         if path not in plan.given:
