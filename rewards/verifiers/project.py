@@ -20,12 +20,13 @@ What is demanded of a framework, so that neither leaving early nor a printed rep
     exit      status 0, for runners that start the answer as a process of its own. Where the answer's code shares a
               process with them, `exit(0)` would win, so an answer that does nothing else is tried first, and a task
               that it passes is refused as data
-    unity     the tests' `main` is called by ours, which has taken a token from standard input before any constructor of
-              the answer, reads Unity's counts, and writes both by system calls; names of Unity's are drawn for the run,
-              so the answer cannot reach its counts. One process, for one that forks could try every value. The
-              answer's headers are read where the tests are: they may not define a word of the tests', rename a function
-              for the linker, or include a file that is not theirs; and no file may define `longjmp`, `strcmp` and
-              their like, which Unity and the tests call
+    unity     the tests' `main` is called by ours, which has taken a token from standard input before anything of the
+              answer ran, reads Unity's counts, and writes both by system calls; names of Unity's are drawn for the run,
+              so the answer cannot reach its counts. One process, for one that forks could try every value. The answer
+              is preprocessed and compiled in boxes without the tests (`rewards.verifiers.project_unity`): of a header
+              the tests read what was judged, word for word; an object has only ordinary sections and no symbol of
+              the C library's, and assembly and what shows callers' frames are refused. So `build` calls gcc or clang
+              itself, sanitizers and profiles (which bring constructors) are out, and a header is read by itself
     bats      a box for every test, so none finds what an earlier one left; where it has been read and before the answer
               runs, its file is deleted, functions are made read-only, and a token is written only where it completed
     unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it
@@ -35,7 +36,10 @@ A skipped or ignored test has not run; a record whose tests say so themselves is
 the files of tests have.
 
 What remains: tests and answer share a process in unity, unittest and minitest, and in bats where the tests source the
-answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. Every
+answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. In C it
+can read both in /proc/self (the program's own file holds what is expected), write over its callers' frames from the
+address of a variable of its own, so as to return behind a test, and be called by the C library while Unity prints a
+failure (a stream or a signal handler of its own). A macro of its header can be a variable's name in the tests. Every
 accepted test says COMPARED_INSIDE.
 """
 

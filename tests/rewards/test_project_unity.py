@@ -73,6 +73,41 @@ _HOP = 'static void hop(void **f) { void **up = (void **)f[0]; f[1] = up[1]; f[0
 _INCBIN = '(".globl tests_text\\ntests_text: .incbin \\"test_f.c\\"\\n.byte 0\\n");\n'
 _TEXTS = '#include "f.h"\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n'
 _PASS = "int twice(int x) { TEST_PASS(); return x; }\nconst char *name(int x) { (void)x; TEST_PASS(); return 0; }\n"
+#: Reads "Expected 14 Was 0" before the failure is counted, and returns once more.
+_PRINTS = """#include "f.h"
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+static jmp_buf back;
+static char said[999];
+static int size;
+int putchar(int c);
+int putchar(int c)
+{
+    if (size < 990) { said[size++] = (char)c; said[size] = 0; }
+    if (strstr(said, " Was ")) longjmp(back, 1);
+    return c;
+}
+int twice(int x)
+{
+    static int wanted;
+    (void)x;
+    size = 0;
+    said[0] = 0;
+    wanted = -99;
+    if (setjmp(back)) wanted = atoi(strstr(said, "Expected ") + 9);
+    return wanted;
+}
+const char *name(int x)
+{
+    static char text[2][99];
+    char *at;
+    size = 0;
+    said[0] = 0;
+    if (setjmp(back)) { at = strstr(said, "Expected '") + 10; *strchr(at, '\\'') = 0; strcpy(text[x], at); }
+    return text[x];
+}
+"""
 FOUND = {
     "an array of functions, its name spelled otherwise": (_BY_LIBC + 'static void (*const first)(void) __attribute__((section(".pr\\x65init_array"), used)) = early;\n' + _OTHERS, ".preinit_array"),
     "the same by a macro": (_BY_LIBC + '#define S(x) __attribute__((x(".pre" "init_array"), used))\nstatic void (*const first)(void) S(section) = early;\n' + _OTHERS, ".preinit_array"),
@@ -87,6 +122,8 @@ FOUND = {
     "a step over the test": (_HOP.replace("FRAME", "__builtin_frame_address(0)"), "__builtin_frame_address"),
     "a step over the test, pasted": ("#define P(a, b) a %:%: b\n" + _HOP.replace("FRAME", "P(__builtin_frame, _address)(0)"), "__builtin_frame_address"),
     "a step by an instruction": ('int twice(int x) { __asm__("leave"); return x; }\nconst char *name(int x) { (void)x; return ""; }\n', "__asm__"),
+    "what prints a failure": (_PRINTS, "putchar"),
+    "what the tests call": ("void *memset(void *to, int with, unsigned long size);\nvoid *memset(void *to, int with, unsigned long size) { (void)with; (void)size; return to; }\n" + _OTHERS, "memset"),
     "Unity behind a form feed": ('\f#include "test-framework/unity.h"\n' + _PASS, "unity.h"),
     "Unity behind a vertical tab": ('\v#include "test-framework/unity.h"\n' + _PASS, "unity.h"),
     "Unity behind what seems a comment": ('#if 0\n" /*\n#endif\n#include "test-framework/unity.h"\n/* */\n' + _PASS, "unity.h"),
@@ -116,6 +153,7 @@ READ = {
     "a value that returns": ("", HEADER.replace("-1", "__extension__ ({ return; 0; })"), "WRONG"),
     "code that runs first": ("", HEADER.replace("#endif\n", '#include <unistd.h>\n__attribute__((section(".preinit_array"), used)) static void (*const first)(int) = _exit;\n#endif\n'), "section"),
     "code that runs first, by a macro": ("", HEADER.replace("#endif\n", "#define FIRST __attribute__\nFIRST ((constructor)) static inline void first(void) {}\n#endif\n"), "attribute"),
+    "a comparison to be inlined": ("", HEADER.replace("#endif\n", "extern inline __attribute__((gnu_inline, always_inline)) int (strcmp)(const char *a, const char *b) { return a != b; }\n#endif\n"), "strcmp"),
     "a comparison of its own": ("", HEADER.replace("#endif\n", "static inline int strcmp(const char *a, const char *b) { return a != b; }\n#endif\n"), "strcmp"),
 }  # fmt: skip
 
