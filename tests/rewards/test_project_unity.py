@@ -148,6 +148,7 @@ READ = {
     "behind what seems a comment": ("", HEADER.replace("#endif\n", f'#if 0\n" /*\n#endif\n{_EMPTY}/* */\n#endif\n'), "TEST_ASSERT_EQUAL_INT"),
     "only beside the tests": ("", HEADER.replace("#endif\n", f"#ifdef UNITY_FRAMEWORK_H\n{_EMPTY}#endif\n#endif\n"), "test"),
     "in a line of another file": ("", HEADER.replace("#endif\n", f'# 1 "/usr/include/stdio.h" 1 3\n{_EMPTY}# 9 "f.h" 2\n#endif\n'), ""),
+    "in a file of a name that goes on": ("", HEADER.replace("#endif\n", '# 1 "/usr/include/stdio.h> /*" 1 3\n# 9 "f.h" 2\nstatic const char *text = "*/; static inline void TEST_PASS(void) {} /*";\n#endif\n'), "stdio.h> /*"),
     "a directive that a macro makes": ("", HEADER.replace("#endif\n", "#define HASH #\nHASH undef TEST_ASSERT_TRUE\n#endif\n"), "no place"),
     "a value that leaves the test": ("", HEADER.replace("-1", "-1)), 0, 0, 0); return; ((void)((0"), "WRONG"),
     "a value that returns": ("", HEADER.replace("-1", "__extension__ ({ return; 0; })"), "WRONG"),
