@@ -200,7 +200,7 @@ def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tu
     build, own = _filled(plan.build, bench), _bytes(files)
     if framework.words is not None:
         words = framework.words(plan.given, plan.test_files)
-        build, own = project_unity.alone(bench, plan.language, build, files, words, secret.name)
+        build, own = project_unity.alone(bench, plan.language, build, files, words)
 
     def one(number: int) -> TestVerdict:
         box = _built(bench, plan, build, {**own, **_bytes(parts[number])})

@@ -43,6 +43,7 @@ _LIBRARY = frozenset(NEEDED) | frozenset(
     """,
     )
 )
+_PROBE = "assay_probe.c"
 C_TEXTS = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"
 _MARKER = re.compile(r'# \d+ "((?:[^"\\]|\\.)*)"((?: \d)*)')
 _SYSTEM = re.compile(
@@ -96,36 +97,34 @@ def alone(
     build: Sequence[str],
     files: Mapping[str, str],
     words: frozenset[str],
-    name: str,
 ) -> tuple[tuple[str, ...], dict[str, bytes]]:
-    """The build with an answer's objects in the place of its sources, and the files that stand for the answer.
+    """The build with an answer's objects in the place of its sources, and the files that stand for the answer:
+    none that was not judged.
 
-    `words` are the tests' own, `name` is of names no answer has seen. Raises CompileError, saying what has no place.
+    `words` are the tests' own. Raises CompileError, saying what has no place.
     """
     box = {path: text.encode("utf-8", "replace") for path, text in files.items()}
     flags, made, linked = _flags(build), dict[str, bytes](), list(build)
     own = {posixpath.normpath(path) for path in files}
     for number, path in enumerate(sorted(files, key=lambda path: path.endswith(".c"))):
         if path.endswith(".h"):
-            probe = {**box, f"assay_{name}.c": f'#include "{path}"\n'.encode()}
-            text = _preprocessed(bench, language, (*flags, "-dD", f"assay_{name}.c"), probe)
+            probe = {**box, _PROBE: f'#include "{path}"\n'.encode()}
+            text = _preprocessed(bench, language, (*flags, "-dD", _PROBE), probe)
             text = _header(path, text, own)
             if complaint := _wrong_header(text, words):
                 raise building.CompileError(f"{path}: {complaint}")
-            guard = f"assay_header_{name}_{number}"
+            guard = f"assay_header_{number}"
             made[path] = f"#ifndef {guard}\n#define {guard}\n{text}\n#endif\n".encode("utf-8", "replace")
         elif path.endswith(".c"):
             text = _bare(_preprocessed(bench, language, (*flags, "-P", path), box))
             if found := _NOT_IN_SOURCES.search(text):
                 raise building.CompileError(f"{path}: {found[0]} has no place in an answer that shares tests' process")
-            output = f"assay_{name}_{number}.o"
+            output = f"assay_{number}.o"
             argv = (*flags, "-c", path, "-o", output)
             made[output] = building.compile_in_box(bench, language, argv, box, output)
             if complaint := _wrong_object(made[output]):
                 raise building.CompileError(f"{path}: {complaint}")
             linked = [output if argument == path else argument for argument in linked]
-        else:
-            made[path] = box[path]
     return tuple(linked), made
 
 
