@@ -20,12 +20,13 @@ What is demanded of a framework, so that neither leaving early nor a printed rep
     exit      status 0, for runners that start the answer as a process of its own. Where the answer's code shares a
               process with them, `exit(0)` would win, so an answer that does nothing else is tried first, and a task
               that it passes is refused as data
-    unity     the tests' `main` is called by ours, which has taken a token from standard input before any constructor of
-              the answer, reads Unity's counts, and writes both by system calls; names of Unity's are drawn for the run,
-              so the answer cannot reach its counts. One process, for one that forks could try every value. The
-              answer's headers are read where the tests are: they may not define a word of the tests', rename a function
-              for the linker, or include a file that is not theirs; and no file may define `longjmp`, `strcmp` and
-              their like, which Unity and the tests call
+    unity     the tests' `main` is called by ours, which has taken a token from standard input before anything of the
+              answer ran, reads Unity's counts, and writes both by system calls; names of Unity's are drawn for the run,
+              so the answer cannot reach its counts. One process, for one that forks could try every value. The answer
+              is preprocessed and compiled in boxes without the tests (`rewards.verifiers.project_unity`): of a header
+              the tests read what was judged, word for word; an object has only ordinary sections and no symbol of
+              the C library's, and assembly and what shows callers' frames are refused. So `build` calls gcc or clang
+              itself, sanitizers and profiles (which bring constructors) are out, and a header is read by itself
     bats      a box for every test, so none finds what an earlier one left; where it has been read and before the answer
               runs, its file is deleted, functions are made read-only, and a token is written only where it completed
     unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it
@@ -35,7 +36,10 @@ A skipped or ignored test has not run; a record whose tests say so themselves is
 the files of tests have.
 
 What remains: tests and answer share a process in unity, unittest and minitest, and in bats where the tests source the
-answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. Every
+answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. In C it
+can read both in /proc/self (the program's own file holds what is expected), write over its callers' frames from the
+address of a variable of its own, so as to return behind a test, and be called by the C library while Unity prints a
+failure (a stream or a signal handler of its own). A macro of its header can be a variable's name in the tests. Every
 accepted test says COMPARED_INSIDE.
 """
 
@@ -54,7 +58,7 @@ from rewards.bench import Bench
 from rewards.extract import NoProgram, as_answer, files_of, program_of
 from rewards.languages import Language, find
 from rewards.sandbox.base import Job, KilledBy, Limits, RunResult
-from rewards.verifiers import unit_python
+from rewards.verifiers import project_unity, unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
 from rewards.verifiers.base import Judged, limits_of, one_by_one, overall, record_of
 from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret
@@ -168,9 +172,6 @@ class ProjectVerifier:
         if plan.report == "exit":
             bench.keep(("project", task.id, repr(task.answer)), lambda: _probe(f"task {task.id!r}", plan, bench))
         count = plan.tests if plan.framework.apart else 1
-        complaint = plan.framework.refuses(files, plan.given, plan.test_files)
-        if complaint:
-            return _no_program(complaint, count, isolation)
         try:
             tests = _judge(f"task {task.id!r}", plan, files, bench)
         except building.CompileError as error:
@@ -196,9 +197,13 @@ def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tu
         raise DataError(f"{where}: {error}") from None
     limits = _limits(plan, bench)
     each = 1 if framework.apart else plan.tests
+    build, own = _filled(plan.build, bench), _bytes(files)
+    if framework.words is not None:
+        words = framework.words(plan.given, plan.test_files)
+        build, own = project_unity.alone(bench, plan.language, build, files, words)
 
     def one(number: int) -> TestVerdict:
-        box = _built(bench, plan, {**files, **parts[number]})
+        box = _built(bench, plan, build, {**own, **_bytes(parts[number])})
         job = Job(
             argv=_filled(plan.run, bench),
             files=box,
@@ -249,12 +254,15 @@ def _judge_python(where: str, plan: Plan, files: Mapping[str, str], bench: Bench
     return replace(found, detail=COMPARED_INSIDE) if found.verdict is Verdict.AC else found
 
 
-def _built(bench: Bench, plan: Plan, texts: Mapping[str, str]) -> dict[str, bytes]:
+def _bytes(texts: Mapping[str, str]) -> dict[str, bytes]:
+    return {path: text.encode("utf-8", "replace") for path, text in texts.items()}
+
+
+def _built(bench: Bench, plan: Plan, build: tuple[str, ...], sources: dict[str, bytes]) -> dict[str, bytes]:
     """The files of a run. Raises CompileError."""
-    sources = {path: text.encode("utf-8", "replace") for path, text in texts.items()}
-    if not plan.build:
+    if not build:
         return sources
-    artefact = building.compile_in_box(bench, plan.language, _filled(plan.build, bench), sources, plan.artefact)
+    artefact = building.compile_in_box(bench, plan.language, build, sources, plan.artefact)
     return {**{path: sources[path] for path in plan.beside}, plan.artefact: artefact}
 
 
@@ -307,6 +315,8 @@ def _check(where: str, plan: Plan) -> None:
     language = plan.framework.language
     if language and plan.language.name != language:
         raise DataError(f"{where}: report {plan.report!r} is for tests in {language}, not in {plan.language.name}")
+    if plan.framework.words is not None and (wrong := project_unity.check_build(plan.build, plan.files)):
+        raise DataError(f"{where}: {wrong}")
     paths = {*plan.files, *plan.given}
     for path in (*plan.beside, *plan.test_files):
         if path not in plan.given:

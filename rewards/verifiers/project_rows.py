@@ -21,6 +21,7 @@ from typing import NamedTuple
 from assay.errors import DataError
 from rewards.verifiers.harness_row import macros
 from rewards.verifiers.harnesses import HARNESSES
+from rewards.verifiers.project_unity import C_TEXTS, NEEDED
 
 Texts = Mapping[str, str]  #: path -> text
 
@@ -44,8 +45,8 @@ class Framework:
     comments: str = r"\A(?!)"  #: a test in one is none
     #: (given, paths of the tests, answer's paths, secret) -> the given files of each run
     parts: Callable[[Texts, Sequence[str], Sequence[str], Secret], list[Texts]] = lambda given, *_: [given]
-    #: what is wrong with an answer's files, or ""
-    refuses: Callable[[Texts, Texts, Sequence[str]], str] = lambda *_: ""
+    #: (given, paths of the tests) -> the tests' own words; with it the answer is made ready without them
+    words: Callable[[Texts, Sequence[str]], frozenset[str]] | None = None
     #: (output, secret, tests) -> "" where all of them passed, or what did not
     passed: Callable[[bytes, Secret, int], str] = lambda *_: ""
     reads_token: bool = False  #: from standard input
@@ -65,7 +66,7 @@ def filled(text: str, secret: Secret) -> str:
 # --- Unity (C) ------------------------------------------------------------------------------------------------------
 
 #: Before the tests, where no macro of the answer reaches. System calls are made directly, and the token is taken from
-#: standard input before a constructor of the answer runs, as in `sandbox/unit_c.c`; its other half is compiled in.
+#: standard input before anything of the answer runs, as in `sandbox/unit_c.c`; no part of it stands in a file.
 _UNITY_MAIN = r"""#include @UNITY@
 int assay_tests_@ID@(@PARAMETERS@);
 static char assay_token_@ID@[64];
@@ -140,7 +141,7 @@ int main(int assay_count, char **assay_values)
     (void)assay_values;
     status = assay_tests_@ID@(@ARGUMENTS@);
     if (assay_call_@ID@(assay_pid_@ID@, 0, 0, 0) == assay_process_@ID@ && assay_size_@ID@ > 1) {
-        assay_call_@ID@(assay_write_@ID@, 1, (long)"\n@TOKEN@ ", sizeof "\n@TOKEN@ " - 1);
+        assay_call_@ID@(assay_write_@ID@, 1, (long)"\n", 1);
         assay_call_@ID@(assay_write_@ID@, 1, (long)assay_token_@ID@, assay_size_@ID@);
         assay_say_@ID@((long)Unity.NumberOfTests);
         assay_say_@ID@((long)Unity.TestFailures);
@@ -151,7 +152,6 @@ int main(int assay_count, char **assay_values)
 }
 #line 1 "@PATH@"
 """
-_NEEDED = ("longjmp", "_longjmp", "siglongjmp", "_setjmp", "strcmp", "strncmp", "strcasecmp", "memcmp", "strlen")
 _MAIN = re.compile(
     r"\bint\s+main\s*\(\s*(void|int\s+\w+\s*,\s*(?:const\s+)?char\s*\*\s*(?:\*\s*\w+|\w+\s*\[\s*\])|)\s*\)"
 )
@@ -168,11 +168,6 @@ _C_WORDS = frozenset(
     )
 )
 _C_COMMENTS = r"//[^\n]*|/\*[\s\S]*?\*/"
-_C_TEXTS = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"
-_NOT_IN_HEADERS = re.compile(
-    r"(?:\b|_)asm(?:\b|_)|\b_Pragma\b|(?:#|%:)\s*pragma\b(?!\s+once\b)|##|%:%:"
-    r"|\b\w*(?:UNITY_|TEST_|Unity|RUN_TEST)\w*|\b__BASE_FILE__\b|\b__FILE__\b"
-)
 
 
 def _unity_parts(given: Texts, tests: Sequence[str], files: Sequence[str], secret: Secret) -> list[Texts]:
@@ -186,11 +181,11 @@ def _unity_parts(given: Texts, tests: Sequence[str], files: Sequence[str], secre
     if header is None:
         raise DataError(f"{path} does not include unity.h")
     parameters = _MAIN.search(given[path])[1] or "void"  # type: ignore[index]
-    declared = [f'extern void assay_{each}_{name}(void) __asm__("{each}");' for each in _NEEDED]
+    declared = [f'extern void assay_{each}_{name}(void) __asm__("{each}");' for each in NEEDED]
     front = (
         filled(_UNITY_MAIN, secret)
         .replace("@DECLARED@", "\n".join(declared))
-        .replace("@NEEDED@", "".join(f"(long)assay_{each}_{name}, " for each in _NEEDED))
+        .replace("@NEEDED@", "".join(f"(long)assay_{each}_{name}, " for each in NEEDED))
         .replace("@UNITY@", header[0])
         .replace("@PARAMETERS@", parameters)
         .replace("@ARGUMENTS@", "" if parameters == "void" else "assay_count, assay_values")
@@ -204,12 +199,8 @@ def _is_c(path: str) -> bool:
     return path.endswith((".c", ".h"))
 
 
-def _unity_refuses(files: Texts, given: Texts, tests: Sequence[str]) -> str:
-    """Why an answer's files cannot stand beside tests: a header of its own is read where the tests are.
-
-    A header may define what it likes but words that tests or Unity use for their own ends, and neither headers nor
-    sources may include files that are not theirs.
-    """
+def _unity_words(given: Texts, tests: Sequence[str]) -> frozenset[str]:
+    """The words that tests and Unity use for their own ends, which no header of an answer may define."""
     words = set(_C_WORDS)
     for path, text in given.items():
         if path in tests:
@@ -217,38 +208,12 @@ def _unity_refuses(files: Texts, given: Texts, tests: Sequence[str]) -> str:
             later = text[max((found.end() for found in _INCLUDE.finditer(text)), default=0) :]
             words |= set(re.findall(r"\b([A-Za-z_]\w*)\s*\(", text)) - set(macros(later))
         elif _is_c(path):
-            words |= set(re.findall(r"\b[A-Za-z_]\w*\b", _bare(text)))
-    theirs = {path.rpartition("/")[2] for path in given}
-    for path, text in files.items():
-        text = text.replace("??=", "#").replace("??/", "\\")
-        code = _bare(re.sub(r"\\[ \t]*\r?\n", "", text))
-        if "preinit" in code:
-            return f"{path}: asks to run before everything else (.preinit_array)"
-        for (target,) in (found.groups() for found in _INCLUDE.finditer(code)):
-            named = re.fullmatch(r'<([\w./+-]+)>|"([\w./+-]+)"', target)
-            if named is None:
-                return f"{path}: #include {target[:60]} does not name a file plainly"
-            file = named[1] or named[2]
-            if file.startswith("/") or ".." in file or file.rpartition("/")[2] in theirs:
-                return f"{path}: #include {target[:60]} is a file of the tests, or leads elsewhere"
-        if path.endswith(".c"):
-            continue
-        if found := _NOT_IN_HEADERS.search(re.sub(_C_TEXTS, '""', code)):
-            return f"{path}: {found[0][:60]} has no place in a header that the tests include"
-        undefined = re.findall(r"(?:#|%:)\s*undef\s+(\w+)", code)
-        for word in (*macros(text), *macros(code), *undefined):
-            if word in words or word.startswith(("assay_", "__")):
-                return f"{path}: defines {word}, a word of the tests'"
-    return ""
-
-
-def _bare(code: str) -> str:
-    """C without its comments."""
-    return re.sub(rf"({_C_TEXTS})|{_C_COMMENTS}", lambda found: found[1] or " ", code)
+            words |= set(re.findall(r"\b[A-Za-z_]\w*\b", re.sub(f"{C_TEXTS}|{_C_COMMENTS}", " ", text)))
+    return frozenset(words)
 
 
 def _unity_passed(output: bytes, secret: Secret, tests: int) -> str:
-    said = re.search(rf"\n{secret.head} {secret.tail} (\d+) (\d+) (\d+)\n\Z".encode(), output)
+    said = re.search(rf"\n{secret.tail} (\d+) (\d+) (\d+)\n\Z".encode(), output)
     if said is None:
         return "left before its tests had run to their end"
     ran, failed, ignored = map(int, said.groups())
@@ -266,7 +231,7 @@ UNITY = Framework(
     skips=r"\bTEST_IGNORE(?:_MESSAGE)?\s*\(",
     comments=_C_COMMENTS,
     parts=_unity_parts,
-    refuses=_unity_refuses,
+    words=_unity_words,
     passed=_unity_passed,
     reads_token=True,
     processes=1,

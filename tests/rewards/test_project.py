@@ -24,6 +24,7 @@ from rewards.verifiers.project import ProjectVerifier, read
 DATA = Path(os.environ.get("ASSAY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 HEADER = "#ifndef F_H\n#define F_H\n#define WRONG -1\nint twice(int x);\nconst char *name(int x);\n#endif\n"
 SOURCE = '#include "f.h"\nint twice(int x) { return x < 0 ? WRONG : 2 * x; }\nconst char *name(int x) { return x ? "some" : "none"; }\n'
+BAD = SOURCE.replace("2 * x", "x")
 UNITY_TESTS = """#include "test-framework/unity.h"
 #include "f.h"
 #include <string.h>
@@ -170,70 +171,6 @@ def test_c_answers_that_are_wrong(unity, bench, source, verdict, said):
     assert judged.verdict is verdict and said in judged.detail, judged
 
 
-_LIE = 'puts("\\n-----------------------\\n3 Tests 0 Failures 0 Ignored\\nOK"); fflush(stdout);'
-_INLINE = '#include <stdio.h>\n#include <stdlib.h>\n#include <unistd.h>\n#include "f.h"\n'
-_NAME = 'const char *name(int x) { return x ? "some" : "none"; }\n'
-EARLY = {
-    "exit in a function": _INLINE + f"int twice(int x) {{ {_LIE} exit(x & 0); }}\n{_NAME}",
-    "_exit in a function": _INLINE + f"int twice(int x) {{ {_LIE} _exit(x & 0); }}\n{_NAME}",
-    "exit in a constructor": _INLINE + f"static void leave(void) __attribute__((constructor));\nstatic void leave(void) {{ {_LIE} _exit(0); }}\nint twice(int x) {{ return x; }}\n{_NAME}",
-    "a main of its own": _INLINE + f"int main(void) {{ {_LIE} return 0; }}\nint twice(int x) {{ return x; }}\n{_NAME}",
-    "an exit handler": _INLINE + f"static void late(void) {{ {_LIE} _exit(0); }}\nint twice(int x) {{ atexit(late); return x; }}\n{_NAME}",
-    "a fork that tries": _INLINE + "#include <sys/wait.h>\nint twice(int x) { int s; for (int i = 0; i < 20; i++) { if (fork() == 0) return i; wait(&s); if (s == 0) _exit(0); } return x; }\n" + _NAME,
-    "Unity's own pass": f'#include "test-framework/unity.h"\n#include "f.h"\nint twice(int x) {{ TEST_PASS(); return x; }}\n{_NAME}',
-    "Unity by another path": f'#include "f.h"\n#include <../box/test-framework/unity.h>\nint twice(int x) {{ TEST_PASS(); return x; }}\n{_NAME}',
-    "Unity by a macro": f'#include "f.h"\n#define X "test-framework/unity.h"\n#include X\nint twice(int x) {{ TEST_PASS(); return x; }}\n{_NAME}',
-    "Unity by a spliced line": f'#include "f.h"\n#inc\\\nlude "test-framework/unity.h"\nint twice(int x) {{ TEST_PASS(); return x; }}\n{_NAME}',
-    "Unity's counts": f'#include "f.h"\nextern struct {{ long a[64]; }} Unity;\nint twice(int x) {{ for (int i = 0; i < 8; i++) Unity.a[i] = 0; return x; }}\n{_NAME}',
-    "Unity's end": f'#include "f.h"\nint UnityEnd(void);\nint UnityEnd(void) {{ return 0; }}\nint twice(int x) {{ return x; }}\n{_NAME}',
-    "the token's half on standard input": _INLINE + f"static void early(void) {{ char t[64]; long n = read(0, t, 64); printf(\"\\n%.*s 3 0 0\\n\", (int)n, t); fflush(stdout); _exit(0); }}\nstatic void (*const first)(void) __attribute__((section(\".pre\" \"init_array\"), used)) = early;\nint twice(int x) {{ return x; }}\n{_NAME}",
-    "before everything": _INLINE + f"static void early(void) {{ _exit(0); }}\nstatic void (*const first)(void) __attribute__((section(\".preinit_array\"), used)) = early;\nint twice(int x) {{ return x; }}\n{_NAME}",
-    "a jump of its own": f'#include "f.h"\n#include <setjmp.h>\nvoid _longjmp(jmp_buf to, int how) __attribute__((noreturn));\nvoid longjmp(jmp_buf to, int how) {{ char *at = (char *)to; for (int i = 1; i < 13; i++) at[-i] = 0; _longjmp(to, how); for (;;) {{ }} }}\nint twice(int x) {{ return x < 0 ? WRONG : x; }}\n{_NAME}',
-    "a comparison of its own": '#include "f.h"\nint strcmp(const char *a, const char *b);\nint strcmp(const char *a, const char *b) { return a != b ? 1 : 2; }\nint twice(int x) { return x < 0 ? WRONG : 2 * x; }\nconst char *name(int x) { static char s[5]; const char *n = x ? "some" : "none"; for (int i = 0; i < 4; i++) s[i] = n[i]; return s; }\n',
-    "the tests' text": f'#include "f.h"\n#define main other\n#include "test_f.c"\nint twice(int x) {{ return x; }}\n{_NAME}',
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("how", EARLY)
-def test_no_way_of_leaving_early_in_c_passes(unity, bench, how):
-    assert judge(unity, c(EARLY[how]), bench).verdict not in (Verdict.AC, Verdict.INFRA)
-
-
-BAD = SOURCE.replace("2 * x", "x")
-HEADERS = {
-    "an assertion": "#undef TEST_ASSERT_EQUAL_INT\n#define TEST_ASSERT_EQUAL_INT(a, b)\n",
-    "a test runner": "#undef RUN_TEST\n#define RUN_TEST(x) Unity.NumberOfTests++\n",
-    "a keyword": "#define if while(0) if\n",
-    "a library function": "#define strcmp(a, b) 1\n",
-    "a digraph": "%:undef TEST_ASSERT_EQUAL_INT\n%:define TEST_ASSERT_EQUAL_INT(a, b)\n",
-    "a trigraph": "??=undef TEST_ASSERT_EQUAL_INT\n??=define TEST_ASSERT_EQUAL_INT(a, b)\n",
-    "a spliced line": "#un\\\ndef TEST_ASSERT_EQUAL_INT\n#def\\\nine TEST_ASSERT_EQUAL_INT(a, b)\n",
-    "a comment between": "#/**/define/**/TEST_ASSERT_EQUAL_INT(a, b)\n",
-    "a name for the linker": 'void UnityAssertEqualNumber(long, long, const char *, unsigned, int) __asm__("mine");\n',
-    "a pragma": "#pragma redefine_extname strcmp mine\n",
-    "a pragma by operator": '_Pragma("redefine_extname strcmp mine")\n',
-    "pasted words": "#define GLUE(a, b) a ## b\nstatic inline void f(void) { GLUE(TES, T_PASS)(); }\n",
-    "a name of ours": "#define assay_count 1\n",
-    "an open condition": "#if 0\n",
-    "an open comment": "/*\n",
-    "an open function": "static inline void unused(void) {\n",
-    "the tests again": '#include "test_f.c"\n',
-    "its base file": "#include __BASE_FILE__\n",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("how", HEADERS)
-def test_no_header_changes_what_the_tests_say(unity, bench, how):
-    for source in (BAD, BAD + "void mine(void);\nvoid mine(void) {}\n"):
-        judged = judge(unity, c(source, HEADER.replace("#endif\n", f"{HEADERS[how]}#endif\n")), bench)
-        assert judged.verdict not in (Verdict.AC, Verdict.INFRA), judged
-
-
-def test_a_header_may_define_what_is_its_own(unity, bench):
-    header = HEADER.replace("int twice", '#define LENGTH sizeof("##:##") // TEST_ASSERT\n#pragma once\nint twice')
-    assert judge(unity, c(header=header), bench).verdict is Verdict.AC
-
-
 def test_the_files_given_cannot_be_replaced(unity, bench):
     tests = UNITY_TESTS.replace("14, twice(7)", "7, twice(7)")
     assert judge(unity, {"test_f.c": tests, **c(BAD)}, bench).verdict is Verdict.WA
@@ -258,6 +195,8 @@ def test_a_missing_file_is_named(unity, bench):
         ({"artefact": "f.c"}, "must be a plain name"),
         ({"files": []}, "at least one"),
         ({"run": []}, "at least one"),
+        ({"build": ["/bin/sh", "-c", "make"]}, "calls gcc or clang itself"),
+        ({"build": ["/usr/bin/gcc", "-o", "tests.out", "test_f.c"]}, "does not name f.c"),
     ],
 )  # fmt: skip
 def test_records_that_cannot_judge_are_refused(unity, change, complaint):
