@@ -1,0 +1,166 @@
+"""Verifier "project": scripts that their tests source, and runners whose status is believed."""
+
+from __future__ import annotations
+
+# ruff: noqa: E501 -- many programs, each on a line
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from assay.errors import DataError
+from assay.types import Message, Task, Verdict
+from rewards.extract import NoProgram, as_answer
+from rewards.verifiers.base import Judged
+from rewards.verifiers.project import ProjectVerifier
+
+HELPER = 'assert_output() {\n    [[ $output == "$1" ]] || { echo "got $output" >&2; return 1; }\n}\n'
+SOURCED = """load helper
+setup() { source twice.sh; }
+
+@test "a word" {
+    run twice ab
+    assert_output "abab"
+}
+
+@test "another" {
+    run twice c
+    [ "$status" -eq 0 ]
+    [ "$output" = "cc" ]
+}
+"""
+INSIDE = """load helper
+. ./twice.sh
+
+is_odd() { (( $1 % 2 == 1 )); }
+
+@test "by name" {
+    local list=(1 2 3 5) expected="1 3 5"
+    local result=()
+    keep is_odd list result
+    [ "${result[*]}" = "$expected" ]
+    [ "${#list[@]}" -eq 4 ]
+}
+
+@test "a state" {
+    deposit 5
+    deposit "$(deposit 1; echo 7)"
+    [ "$balance" -eq 12 ]
+    deposit 0 || failed=1
+    [ "$failed" = 1 ]
+}
+
+@test "a map" {
+    declare -A colours=([red]=1)
+    paint colours blue 2
+    [[ ${colours[blue]} == 2 && ${colours[red]} == 1 ]]
+    echo word | { read_it; [[ $word == word ]]; }
+}
+
+@test "leaving" {
+    run leave 3
+    [ "$status" -eq 3 ]
+}
+"""
+RIGHT = """declare -i balance=0
+keep() { local -n from=$2 to=$3; local each; for each in "${from[@]}"; do "$1" "$each" && to+=("$each"); done; return 0; }
+deposit() { (( $1 > 0 )) || return 1; balance+=$1; }
+paint() { local -n map=$1; map[$2]=$3; }
+read_it() { IFS= read -r word; }
+leave() { exit "$1"; }
+"""
+
+
+def task(answer: dict) -> Task:
+    return Task(id="p", messages=(Message(role="user", content="write"),), verifier="project", answer=answer)
+
+
+def bats(tests: str = SOURCED) -> Task:
+    if not Path("/usr/bin/bats").exists():
+        pytest.skip("bats is not installed")
+    return task(
+        {
+            "language": "bash", "files": ["twice.sh"], "given": {"twice.bats": tests, "helper.bash": HELPER},
+            "run": ["/usr/bin/env", "BATS_RUN_SKIPPED=true", "/usr/bin/bats", "--tap", "twice.bats"], "report": "bats",
+        }
+    )  # fmt: skip
+
+
+def judge(given: Task, answer: str | dict[str, str], bench) -> Judged:
+    """What becomes of an answer as a scorer has it judged."""
+    verifier = ProjectVerifier()
+    text = as_answer(answer) if isinstance(answer, dict) else f"```\n{answer}\n```"
+    try:
+        program = verifier.extract(given, text, whole_text=False)
+    except NoProgram as reason:
+        return Judged(verdict=Verdict.CE, detail=str(reason))
+    return verifier.judge(given, program, bench)
+
+
+# --- bats
+
+
+@pytest.mark.parametrize("tests", [SOURCED, SOURCED.replace("source twice.sh", 'source "$BATS_TEST_DIRNAME/twice.sh"'), SOURCED.replace("source twice.sh", "load twice.sh")])  # fmt: skip
+def test_a_script_that_its_tests_source_passes(bench, tests):
+    judged = judge(bats(tests), 'twice() { echo "$1$1"; }', bench)
+    assert judged.verdict is Verdict.AC, judged
+
+
+def test_what_a_sourced_script_does_to_variables_is_seen(bench, nothing_left):
+    judged = judge(bats(INSIDE), RIGHT, bench)
+    assert [test.verdict for test in judged.tests] == [Verdict.AC] * 4, judged
+    for right, wrong in (("to+=", "to=(1); : to+="), ("+=$1", "+=1"), ("map[$2]=$3", "map=()"), ("exit", "return 4;")):
+        assert judge(bats(INSIDE), RIGHT.replace(right, wrong), bench).verdict is Verdict.WA, right
+
+
+_BAD = '\ntwice() { echo "$1"; }'
+_SAID = "BATS_TEST_COMPLETED=1\nexit 0"
+_TOLD = '; printf "ok 1 %s\\n" "$BATS_TEST_DESCRIPTION" >&3; '
+SCRIPTS = {
+    "a variable by its prefix": f'twice() {{ :; }}\nfor v in ${{!assay_*}}; do printf -v "$v" 1; done\n{_SAID}',
+    "a variable by its prefix in a trap": f"twice() {{ :; }}\ntrap 'for v in ${{!assay_*}}; do printf -v \"$v\" 1; done; {_SAID}' DEBUG",
+    "a bracket of its own": "[() { :; }" + _BAD,
+    "a test of its own": "test() { :; }\nreadonly -f test" + _BAD,
+    "no commands at all": "shopt -s extdebug\ntrap false DEBUG" + _BAD,
+    "every command returns": "shopt -s extdebug\nset -T\ntrap '(exit 2)' DEBUG" + _BAD,
+    "no errors": "set +eET\ntrap - ERR EXIT DEBUG\nset +e" + _BAD,
+    "no errors, then errors": 'twice() { set +e; echo "$1"; trap "set -e" DEBUG; }',
+    "the token from a function's text": f'twice() {{ :; }}\nt=$(declare -f | sed -n "s/.*printf .# %s.n. .\\([0-9a-f]*\\).*/\\1/p"){_TOLD}printf "# %s\\n" "$t" >&3\n{_SAID}',
+    "the expected from a function's text": 'twice() { declare -f | sed -n "s/.*assert_output \\"\\(.*\\)\\";*/\\1/p" | head -1; }',
+    "posix": "set -o posix\nPOSIXLY_CORRECT=1\nalias run=:\nshopt -s expand_aliases" + _BAD,
+    "disabled": "enable -n [ test printf" + _BAD,
+    "a builtin of its own": "builtin() { :; }\ncommand() { :; }\nprintf() { echo '#'; }\nreadonly -f builtin command printf" + _BAD,
+    "output that stays": "declare -r output=abab" + _BAD,
+    "the helper": "assert_output() { :; }\nreadonly -f assert_output" + _BAD,
+    "a trap at the end": f"trap 'for v in ${{!assay_*}}; do printf -v \"$v\" 1; done; bats_exit_trap' EXIT\n{_SAID}",
+    "leaves when called": "twice() { exit 0; }\nteardown() { :; }",
+    "another shell": "exec true",
+    "its parent's files": f'twice() {{ cat /proc/$PPID/fd/* 2>/dev/null | head -c 100; }}{_TOLD}{_SAID}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", SCRIPTS)
+def test_no_script_that_is_sourced_changes_what_its_tests_say(bench, how):
+    judged = judge(bats(), SCRIPTS[how], bench)
+    assert judged.verdict not in (Verdict.AC, Verdict.INFRA), judged
+    top = judge(bats(SOURCED.replace("setup() { source twice.sh; }", "source twice.sh")), SCRIPTS[how], bench)
+    assert top.verdict not in (Verdict.AC, Verdict.INFRA), top
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "keep() { expected=''; }",
+        "keep() { expected=; result=(); }\nexpected=''",
+        "keep() { printf -v 'result[$(echo)]' x; eval 'unset result; declare -gA result=([\\$(kill -9 \\$\\$)]=1)'; }",
+        "keep() { :; }\n[() { :; }",
+        "keep() { BATS_TEST_COMPLETED=1; PATH=/nowhere; IFS=x; result=(1 3 5 7); }",
+        "keep() { printf 'end\\0end\\0000\\0' >&8; printf 'end\\0end\\0000\\0' > /proc/$PPID/fd/8; exit 0; }",
+    ],
+)
+def test_what_a_sourced_script_does_to_the_tests_own_variables_is_not(bench, script):
+    one = INSIDE[: INSIDE.index('@test "a state"')]
+    judged = judge(bats(one), script, bench)
+    assert judged.verdict not in (Verdict.AC, Verdict.INFRA), judged
+    keep = RIGHT.splitlines()[1]
+    assert judge(bats(one), keep, bench).verdict is Verdict.AC
