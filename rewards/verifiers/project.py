@@ -54,7 +54,7 @@ from rewards.bench import Bench
 from rewards.extract import NoProgram, as_answer, files_of, program_of
 from rewards.languages import Language, find
 from rewards.sandbox.base import Job, KilledBy, Limits, RunResult
-from rewards.verifiers import unit_python
+from rewards.verifiers import project_exit, unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
 from rewards.verifiers.base import Judged, limits_of, one_by_one, overall, record_of
 from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret
@@ -64,18 +64,6 @@ _REQUIRED = ("language", "files", "given", "report")
 _OPTIONAL = ("run", "build", "artefact", "beside", "test_files", "tests", "limits")
 _PATH = re.compile(r"(?!(?:[^/]*/)*\.\.?(?:/|$))[\w.+-]+(?:/[\w.+-]+)*")
 _SHOWN_BYTES = 2000
-#: A whole answer that leaves with status 0 as soon as it is loaded, for report "exit".
-_LEAVES = {
-    "python": "import os\nos._exit(0)\n",
-    "ruby": "exit!(0)\n",
-    "bash": "exit 0\n",
-    "javascript": "process.exit(0)\n",
-    "php": "<?php exit(0);\n",
-    "perl": "use POSIX ();\nPOSIX::_exit(0);\n",
-    "lua": "os.exit(0)\n",
-    "c": "#include <unistd.h>\n__attribute__((constructor)) static void leave(void) { _exit(0); }\n",
-    "cpp": "#include <unistd.h>\n__attribute__((constructor)) static void leave() { _exit(0); }\n",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +154,7 @@ class ProjectVerifier:
         _require(bench, plan)
         isolation = str(bench.sandbox.isolation)
         if plan.report == "exit":
-            bench.keep(("project", task.id, repr(task.answer)), lambda: _probe(f"task {task.id!r}", plan, bench))
+            bench.keep(("project", task.id, repr(task.answer)), lambda: self._probe(task, plan, bench))
         count = plan.tests if plan.framework.apart else 1
         complaint = plan.framework.refuses(files, plan.given, plan.test_files)
         if complaint:
@@ -177,6 +165,14 @@ class ProjectVerifier:
             return _no_program(str(error), count, isolation)
         verdict, detail = overall(tests)
         return Judged(verdict=verdict, tests=tests, detail=detail, isolation=isolation)
+
+    def _probe(self, task: Task, plan: Plan, bench: Bench) -> bool:
+        try:
+            text = self.extract(task, task.reference, whole_text=True) if task.reference else ""
+        except NoProgram:
+            text = ""
+        whole = {plan.files[0]: text} if len(plan.files) == 1 else files_of(text, plan.files)
+        return _probe(f"task {task.id!r}", plan, bench, whole if text else None)
 
 
 def _no_program(complaint: str, count: int, isolation: str) -> Judged:
@@ -202,6 +198,7 @@ def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tu
         job = Job(
             argv=_filled(plan.run, bench),
             files=box,
+            fixed=tuple(path for path in box if path not in plan.files) if plan.report == "exit" else (),
             stdin=secret.tail.encode() if framework.reads_token else b"",
             limits=limits,
         )
@@ -258,18 +255,15 @@ def _built(bench: Bench, plan: Plan, texts: Mapping[str, str]) -> dict[str, byte
     return {**{path: sources[path] for path in plan.beside}, plan.artefact: artefact}
 
 
-def _probe(where: str, plan: Plan, bench: Bench) -> bool:
+def _probe(where: str, plan: Plan, bench: Bench, reference: Mapping[str, str] | None) -> bool:
     """Raises DataError where an answer that only leaves with status 0 passes: the status says nothing there."""
-    leaves = _LEAVES.get(plan.languages[-1].name)
-    if leaves is None:
-        there = ", ".join(_LEAVES)
-        raise DataError(f"{where}: report 'exit' is not for answers in {plan.languages[-1].name}; there are {there}")
-    try:
-        tests = _judge(where, plan, {path: leaves for path in plan.files}, bench)
-    except building.CompileError:
-        return True
-    if overall(tests)[0] is Verdict.AC:
-        raise DataError(f"{where}: an answer that only leaves with status 0 passes, so the status says nothing")
+    for files in project_exit.leaving(plan.files, reference):
+        try:
+            tests = _judge(where, plan, files, bench)
+        except building.CompileError:
+            continue
+        if overall(tests)[0] is Verdict.AC:
+            raise DataError(f"{where}: an answer that only leaves with status 0 passes, so the status says nothing")
     return True
 
 
@@ -316,6 +310,9 @@ def _check(where: str, plan: Plan) -> None:
     started = {argument.removeprefix("./") for argument in plan.run}
     if plan.report == "exit" and started & {*plan.files, plan.artefact}:
         raise DataError(f"{where}: report 'exit' would believe the answer itself; `run` must start the task's runner")
+    commands = (plan.build, plan.run)
+    if plan.report == "exit" and (why := project_exit.unsuited(plan.files, plan.given, commands, plan.build)):
+        raise DataError(f"{where}: {why}")
 
 
 def _count(where: str, plan: Plan, told: Any) -> int:

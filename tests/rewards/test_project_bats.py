@@ -12,7 +12,7 @@ from assay.errors import DataError
 from assay.types import Message, Task, Verdict
 from rewards.extract import NoProgram, as_answer
 from rewards.verifiers.base import Judged
-from rewards.verifiers.project import ProjectVerifier
+from rewards.verifiers.project import ProjectVerifier, read
 
 HELPER = 'assert_output() {\n    [[ $output == "$1" ]] || { echo "got $output" >&2; return 1; }\n}\n'
 SOURCED = """load helper
@@ -164,3 +164,125 @@ def test_what_a_sourced_script_does_to_the_tests_own_variables_is_not(bench, scr
     assert judged.verdict not in (Verdict.AC, Verdict.INFRA), judged
     keep = RIGHT.splitlines()[1]
     assert judge(bats(one), keep, bench).verdict is Verdict.AC
+
+
+# --- status alone
+
+
+SHELL = (
+    'set -e\nout=$(/usr/bin/python3 add.py 2 3)\n[ "$out" = 5 ]\nout=$(/usr/bin/python3 add.py 4 5)\n[ "$out" = 9 ]\n'
+)
+EXPECTED = "import subprocess, sys\nfor at in 2, 3:\n    out = subprocess.run([sys.executable, 'add.py', '2', str(at)], capture_output=True, text=True).stdout\n    assert out == open(f'wanted/{at}/sum.txt').read(), out\n"
+ADD = "import sys\nprint(int(sys.argv[1]) + int(sys.argv[2]))\n"
+
+
+def status(given: dict[str, str], run: list[str], **more) -> Task:
+    return task({"language": "python", "files": ["add.py"], "given": given, "run": run, "report": "exit", **more})
+
+
+@pytest.fixture
+def roomy(bench):
+    return dataclasses.replace(bench, limits=dataclasses.replace(bench.limits, cpu_s=3.0, wall_s=10.0))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "open('run.sh', 'r+').write('\\nexit 0' * 1000)",
+        "import os\nos.remove('run.sh'); open('run.sh', 'w').write('exit 0')",
+        "import os\nos.rename('run.sh', 'old.sh'); open('run.sh', 'w').write('exit 0')",
+        "import os\nopen('new.sh', 'w').write('exit 0'); os.replace('new.sh', 'run.sh')",
+        "import os\nos.chmod('run.sh', 0o777); open('run.sh', 'w').write('exit 0')",
+        "import os\nopen(f'/proc/{os.getppid()}/fd/255', 'w').write('\\nexit 0' * 1000)",
+    ],
+)
+def test_an_answer_cannot_write_its_runner(roomy, attack):
+    given = status({"run.sh": SHELL}, ["/bin/bash", "run.sh"])
+    tried = f"try:\n    exec({attack!r})\nexcept Exception: pass\n"
+    assert judge(given, tried + ADD, roomy).verdict is Verdict.AC
+    assert judge(given, tried + "print(7)\n", roomy).verdict is Verdict.WA
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "open('wanted/2/sum.txt', 'w').write('7\\n')",
+        "import os\nos.rename('wanted/2', 'wanted/4'); os.mkdir('wanted/2'); open('wanted/2/sum.txt', 'w').write('7\\n')",
+        "import os\nos.rename('wanted', 'old'); os.makedirs('wanted/2'); open('wanted/2/sum.txt', 'w').write('7\\n')",
+        "import shutil\nshutil.rmtree('wanted')",
+    ],
+)
+def test_an_answer_cannot_write_what_its_runner_reads(roomy, attack, nothing_left):
+    given = {"run.py": EXPECTED, "wanted/2/sum.txt": "4\n", "wanted/3/sum.txt": "5\n"}
+    tried = f"try:\n    exec({attack!r})\nexcept Exception: pass\n"
+    assert judge(status(given, ["{python}", "run.py"]), tried + ADD, roomy).verdict is Verdict.AC
+    assert judge(status(given, ["{python}", "run.py"]), tried + "print(7)\n", roomy).verdict is Verdict.WA
+
+
+def test_files_beside_those_that_are_fixed_can_be_written(roomy):
+    given = {"run.py": EXPECTED, "wanted/2/sum.txt": "4\n", "wanted/3/sum.txt": "5\n"}
+    program = f"import os\nos.makedirs('mine/x')\nopen('wanted/mine.txt', 'w').write('1')\nopen('add.txt', 'w').write('1')\n{ADD}"
+    again = program.replace("os.makedirs('mine/x')", "os.makedirs('mine/x', exist_ok=True)")
+    assert judge(status(given, ["{python}", "run.py"]), again, roomy).verdict is Verdict.AC
+
+
+_HERE = "import sys\nsys.path.insert(0, '.')\n"
+INSIDE_THE_RUNNER = {
+    "an import": _HERE + "import add\nassert add.add(2, 3) == 5\n",
+    "an import behind a look at the text": _HERE + "assert 'def add' in open('add.py').read()\nfrom add import add\nassert add(2, 3) == 5\n",
+    "an import behind a try": _HERE + "import subprocess\nif subprocess.run([sys.executable, '-c', 'import add; print(1)'], capture_output=True).stdout != b'1\\n': sys.exit('x')\nimport add\nassert add.add(2, 3) == 5\n",
+    "a name at run time": _HERE + "import importlib\nadd = importlib.import_module('a' + 'dd')\nassert add.add(2, 3) == 5\n",
+    "its text": "space = {}\nexec(open('add.py').read(), space)\nassert space['add'](2, 3) == 5\n",
+    "a child that asserts": "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import add; assert add.add(2, 3) == 5'], check=True)\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", INSIDE_THE_RUNNER)
+def test_a_runner_that_takes_the_answer_into_its_process_is_no_data(how):
+    with pytest.raises(DataError, match="into its own process"):
+        read(status({"run.py": INSIDE_THE_RUNNER[how]}, ["{python}", "run.py"]))
+
+
+def test_what_an_answer_is_written_in_is_told_by_its_files(roomy):
+    inside = {
+        "run.py": _HERE
+        + "for name in ['add']:\n    text = open(name + '.py').read()\n    import code\n    code.InteractiveInterpreter().runsource(text, '', 'exec')\n"
+    }
+    for language in (["python", "bash"], ["bash", "python"], "python"):
+        with pytest.raises(DataError, match="only leaves with status 0"):
+            judge(status(inside, ["{python}", "run.py"], language=language), "print()\n", roomy)
+    looks = {"run.py": inside["run.py"].replace("    import code", "    assert 'def add' in text\n    import code")}
+    given = dataclasses.replace(
+        status(looks, ["{python}", "run.py"]), reference="```python\ndef add(a, b): return a + b\n```"
+    )
+    with pytest.raises(DataError, match="only leaves with status 0"):
+        judge(given, "import os\ndef add(a, b): pass\nos._exit(0)\n", roomy)
+    with pytest.raises(DataError, match="suffix"):
+        read(
+            task(
+                {
+                    "language": "python",
+                    "files": ["add.py", "add.toml"],
+                    "given": {"run.py": ""},
+                    "run": ["{python}", "run.py"],
+                    "report": "exit",
+                }
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "run"),
+    [
+        (["add.sh"], {"run.sh": "set -e\n. ./add.sh\n[ $(add 2 3) = 5 ]\n"}, ["/bin/bash", "run.sh"]),
+        (["add.rb"], {"run.rb": "require_relative 'add'\nabort unless add(2, 3) == 5\n"}, ["/usr/bin/ruby", "run.rb"]),
+        (["add.js"], {"run.js": "const { add } = require('./add');\nif (add(2, 3) != 5) process.exit(1);\n"}, ["/usr/bin/node", "run.js"]),
+        (["add.py"], {"run.sh": "python3 -c 'import add; assert add.add(2, 3) == 5'\n"}, ["/bin/bash", "run.sh"]),
+        (["add.sh"], {"x.txt": ""}, ["/bin/bash", "-c", "source ./add.sh; [ $(add 2 3) = 5 ]"]),
+    ],
+)  # fmt: skip
+def test_other_languages_load_as_well(files, given, run):
+    with pytest.raises(DataError, match="into its own process"):
+        read(task({"language": "bash", "files": files, "given": given, "run": run, "report": "exit"}))
+    record = {"language": "bash", "files": files, "given": {"run.sh": f"# source add\nfor x in 1; do ./{files[0]} 2 3; done\n"}, "run": ["/bin/bash", "run.sh"], "report": "exit"}  # fmt: skip
+    assert read(task(record)).files == tuple(files)
