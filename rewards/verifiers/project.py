@@ -257,13 +257,17 @@ def _built(bench: Bench, plan: Plan, texts: Mapping[str, str]) -> dict[str, byte
 
 def _probe(where: str, plan: Plan, bench: Bench, reference: Mapping[str, str] | None) -> bool:
     """Raises DataError where an answer that only leaves with status 0 passes: the status says nothing there."""
+    built = False
     for files in project_exit.leaving(plan.files, reference):
         try:
             tests = _judge(where, plan, files, bench)
         except building.CompileError:
             continue
+        built = True
         if overall(tests)[0] is Verdict.AC:
             raise DataError(f"{where}: an answer that only leaves with status 0 passes, so the status says nothing")
+    if not built:
+        raise DataError(f"{where}: no answer that only leaves can be built, so nobody knows what the status says")
     return True
 
 

@@ -23,14 +23,15 @@ _LEAVES = {
     "php": "<?php exit(0);\n",
     "perl": "use POSIX ();\nPOSIX::_exit(0);\n",
     "lua": "os.exit(0)\n",
-    "c": "#include <unistd.h>\n__attribute__((constructor)) static void leave(void) { _exit(0); }\n",
-    "cpp": "#include <unistd.h>\n__attribute__((constructor)) static void leave() { _exit(0); }\n",
+    "c": "#include <unistd.h>\n__attribute__((constructor)) static void assay_leave(void) { _exit(0); }\n",
+    "cpp": "#include <unistd.h>\n__attribute__((constructor)) static void assay_leave() { _exit(0); }\n",
 }
 _SUFFIXES = {
     "py": "python", "rb": "ruby", "sh": "bash", "bash": "bash", "bats": "bash", "js": "javascript", "cjs": "javascript",
     "mjs": "javascript", "php": "php", "pl": "perl", "pm": "perl", "t": "perl", "lua": "lua", "c": "c", "h": "c",
     "cpp": "cpp", "cc": "cpp", "cxx": "cpp", "hpp": "cpp", "hh": "cpp",
 }  # fmt: skip
+_HEADERS = (".h", ".hpp", ".hh")
 #: How a program takes in another file; the name follows on the same line.
 _LOADS = {
     "python": r"(?<![\w.])(?:import|from|__import__|exec)\b",
@@ -115,7 +116,12 @@ def _takes(node: ast.AST, modules: set[str]) -> bool:
 
 def leaving(files: Sequence[str], reference: Mapping[str, str] | None) -> Iterator[dict[str, str]]:
     """Answers that leave with status 0 as soon as they are loaded."""
-    alone = {path: _LEAVES[language_of(path)] for path in files}
-    yield alone
-    if reference is not None:
-        yield {path: alone[path] + reference[path] for path in files}
+    alone = {path: "" if path.endswith(_HEADERS) else _LEAVES[language_of(path)] for path in files}
+    first = next((path for path in files if alone[path]), files[0])
+    main = "__attribute__((weak)) int main(void) { return 0; }\n" if language_of(first) in ("c", "cpp") else ""
+    yield {**alone, first: alone[first] + main}
+    if reference is not None:  # in C behind it, whose first lines may say what headers are to declare
+        behind = {path for path in files if language_of(path) in ("c", "cpp")}
+        yield {
+            path: f"{text}\n{alone[path]}" if path in behind else alone[path] + text for path, text in reference.items()
+        }

@@ -286,3 +286,33 @@ def test_other_languages_load_as_well(files, given, run):
         read(task({"language": "bash", "files": files, "given": given, "run": run, "report": "exit"}))
     record = {"language": "bash", "files": files, "given": {"run.sh": f"# source add\nfor x in 1; do ./{files[0]} 2 3; done\n"}, "run": ["/bin/bash", "run.sh"], "report": "exit"}  # fmt: skip
     assert read(task(record)).files == tuple(files)
+
+
+MAIN = '#include "f.h"\nint main(void) { return twice(7) != 14; }\n'
+OWN = '#include <stdio.h>\n#include <stdlib.h>\nint main(int c, char **v) { printf("%d\\n", c * atoi(v[1])); return 0; }\n'
+BUILD = ["/usr/bin/gcc", "-o", "tests.out", "f.c"]
+
+
+def test_a_program_in_c_is_a_process_of_its_own_or_no_data(roomy):
+    more = {"build": BUILD, "artefact": "tests.out", "run": ["/bin/bash", "run.sh"], "report": "exit"}
+    own = {"language": "c", "files": ["f.c"], "given": {"run.sh": "[ $(./tests.out 7) = 14 ]\n"}, "beside": ["run.sh"]}
+    given = task({**own, **more})
+    assert judge(given, OWN, roomy).verdict is Verdict.AC
+    assert judge(given, OWN.replace("c *", "3 *"), roomy).verdict is Verdict.WA
+    assert judge(given, "int main(void) { return 0; }", roomy).verdict is Verdict.WA
+    linked = {**own, "given": {"main.c": MAIN, "f.h": "int twice(int x);\n", "run.sh": "./tests.out\n"}}
+    with pytest.raises(DataError, match="linked with the answer"):
+        read(task({**linked, **more, "build": [*BUILD, "main.c"]}))
+    hidden = {**linked, "given": {"main.inc": MAIN, "f.h": "int twice(int x);\n", "run.sh": "./tests.out\n"}}
+    hidden |= {**more, "build": [*BUILD, "-x", "c", "main.inc"]}
+    with pytest.raises(DataError, match="can be built"):
+        judge(task(hidden), '#include "f.h"\n#include <stdlib.h>\nint twice(int x) { exit(x & 0); }', roomy)
+    with pytest.raises(DataError, match="only leaves with status 0"):
+        good = '```c\n#include "f.h"\nint twice(int x) { return 2 * x; }\n```'
+        judge(dataclasses.replace(task(hidden), reference=good), "int x;", roomy)
+
+
+def test_tests_of_bats_may_do_what_they_like_themselves(bench):
+    tests = 'load helper\nhelp() { :; }\n@test "one" {\n    help() { echo abab; }\n    set +e\n    source twice.sh\n    run twice ab\n    assert_output "$(help)"\n}\n'
+    assert judge(bats(tests), 'twice() { echo "$1$1"; }', bench).verdict is Verdict.AC
+    assert judge(bats(tests), 'twice() { echo "$1"; }', bench).verdict is Verdict.WA
