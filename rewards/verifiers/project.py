@@ -18,25 +18,30 @@
 What is demanded of a framework, so that neither leaving early nor a printed report is a pass:
 
     exit      status 0, for runners that start the answer as a process of its own. Where the answer's code shares a
-              process with them, `exit(0)` would win, so an answer that does nothing else is tried first, and a task
-              that it passes is refused as data
+              process with them, `exit(0)` would win: a runner whose text loads the answer is refused as data, and so is
+              a task that is passed by an answer that does nothing else, or does it in front of the reference. The
+              given files cannot be written, moved or removed while it runs (tier "local")
     unity     the tests' `main` is called by ours, which has taken a token from standard input before any constructor of
               the answer, reads Unity's counts, and writes both by system calls; names of Unity's are drawn for the run,
               so the answer cannot reach its counts. One process, for one that forks could try every value. The
               answer's headers are read where the tests are: they may not define a word of the tests', rename a function
               for the linker, or include a file that is not theirs; and no file may define `longjmp`, `strcmp` and
               their like, which Unity and the tests call
-    bats      a box for every test, so none finds what an earlier one left; where it has been read and before the answer
-              runs, its file is deleted, functions are made read-only, and a token is written only where it completed
+    bats      a box for every test, so none finds what an earlier one left; its file is emptied before the answer runs,
+              and a token is written behind the last line of the test. What tests source runs in another bash, and only
+              values come back, see `project_bats`
     unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it
     minitest  as "unit_tests" in Ruby; tests are run one by one, and the token is written behind the last
 
 A skipped or ignored test has not run; a record whose tests say so themselves is refused. As many tests must have run as
 the files of tests have.
 
-What remains: tests and answer share a process in unity, unittest and minitest, and in bats where the tests source the
-answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. Every
-accepted test says COMPARED_INSIDE.
+What remains: tests and answer share a process in unity, unittest and minitest; else they share a user. An answer that
+sets out to search memory can find the token or what is expected. A bats test that gives output to arithmetic (`(( ))`,
+`[[ $output -eq 5 ]]`) or to `eval` runs it. For "exit": a runner that loads the answer by a name it puts together, and
+looks into it first, where the task has no reference; one that loads modules from its folder after the answer ran, which
+may have put new ones there; a tier that is not "local", where given files are as writable as all. Every accepted test
+says COMPARED_INSIDE.
 """
 
 from __future__ import annotations

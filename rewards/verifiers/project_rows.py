@@ -3,7 +3,7 @@ back, so that only tests that ran to their end count.
 
     exit      the status of the run, 0; for runners that start the answer as a process of its own
     unity     C: Unity's own counts, read by a `main` of ours
-    bats      TAP, one test per box, with a token in the shell that ran it
+    bats      TAP, one test per box, with a token behind the test: see `project_bats`
     unittest  Python: `rewards.verifiers.unit_python`, with more files than one
     minitest  Ruby: the same as for "unit_tests", with more files than one
 
