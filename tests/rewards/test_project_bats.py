@@ -316,3 +316,11 @@ def test_tests_of_bats_may_do_what_they_like_themselves(bench):
     tests = 'load helper\nhelp() { :; }\n@test "one" {\n    help() { echo abab; }\n    set +e\n    source twice.sh\n    run twice ab\n    assert_output "$(help)"\n}\n'
     assert judge(bats(tests), 'twice() { echo "$1$1"; }', bench).verdict is Verdict.AC
     assert judge(bats(tests), 'twice() { echo "$1"; }', bench).verdict is Verdict.WA
+
+
+@pytest.mark.parametrize("how", ["a bracket of its own", "no errors", "no commands at all", "output that stays"])
+def test_the_commonest_assertion_is_the_shells_own(bench, how):
+    head, _, other = SOURCED.partition('@test "a word"')
+    tests = head + other[other.index('@test "another"') :]
+    assert judge(bats(tests), 'twice() { echo "$1$1"; }', bench).verdict is Verdict.AC
+    assert judge(bats(tests), SCRIPTS[how].replace("abab", "cc"), bench).verdict is Verdict.WA
