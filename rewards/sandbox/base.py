@@ -73,6 +73,8 @@ class Job:
     stdin: bytes = b""
     limits: Limits = field(default_factory=Limits)
     collect: tuple[str, ...] = ()  #: plain names of regular files to bring back, each at most `limits.file_bytes`
+    #: those of `files` that nothing in the box can change, move or remove; tier "local" only, others leave them as all
+    fixed: tuple[str, ...] = ()
     #: argv is (sandbox.python, *PYTHON_FLAGS, script): a fork of an interpreter that waits may run the script
     warm: bool = False
 
@@ -82,6 +84,8 @@ class Job:
         for path in self.files:
             if "\0" in path or len(path) > 200 or any(part in ("", ".", "..") for part in path.split("/")):
                 raise ValueError(f"{path!r} is neither a plain file name nor a path of such")
+        if missing := [name for name in self.fixed if name not in self.files]:
+            raise ValueError(f"{missing} are fixed and not among the files")
         for name in self.collect:
             if not name or "/" in name or "\0" in name or name in (".", "..") or len(name) > 200:
                 raise ValueError(f"{name!r} is not a plain file name")

@@ -106,8 +106,11 @@ def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> 
         kernel.adopt_orphans()
     stdin_fd = _input(blobs[0])  # while a file in memory may still be made
     group = cgroups.opened(job.get("cgroup"))  # while its files may still be opened
+    contents_of = dict(zip(job["files"], blobs[1:], strict=True))
+    if tier == "local" and job["fixed"]:
+        _fix(workdir, {name: contents_of.pop(name) for name in job["fixed"]})
     _give_up_privileges(tier, drop, workdir)
-    for name, data in zip(job["files"], blobs[1:], strict=True):
+    for name, data in contents_of.items():
         if "/" in name:  # nothing of the program's has run yet, so there are no links to follow
             Path(workdir, name).parent.mkdir(parents=True, exist_ok=True)
         _put(f"{workdir}/{name}", data)
@@ -148,6 +151,25 @@ def _confine(drop: root.Drop, group: cgroups.Group | None) -> None:
         group.join()
     if drop.landlock:
         landlock.restrict(drop.landlock, root.WRITABLE)
+
+
+def _fix(workdir: str, files: dict[str, bytes]) -> None:
+    """Put files that stay as they are: mounted over themselves, they can be neither written, moved nor removed.
+
+    So are the folders above them, which else could be moved and made anew; what is in those may still change.
+    """
+    folders = {str(above) for name in files for above in Path(name).parents if str(above) != "."}
+    for folder in sorted(folders):  # outer ones first
+        path = f"{workdir}/{folder}"
+        Path(path).mkdir()
+        os.chown(path, root.BOX_ID, root.BOX_ID)
+        kernel.mount(path, path, flags=kernel.MS_BIND)
+    for name, data in files.items():
+        path = f"{workdir}/{name}"
+        _put(path, data)
+        os.chmod(path, 0o755)  # noqa: PTH101 - whatever the mask: programs are another user here
+        kernel.mount(path, path, flags=kernel.MS_BIND)
+        kernel.seal(path)
 
 
 def _put(path: str, data: bytes) -> None:

@@ -204,6 +204,7 @@ def header_of(job: Job, workdir: str) -> dict[str, Any]:
         "argv": list(job.argv),
         "limits": {name: getattr(job.limits, name) for name in Limits.__slots__},
         "files": list(job.files),
+        "fixed": list(job.fixed),
         "collect": list(job.collect),
         "workdir": workdir,
         "warm": job.warm,

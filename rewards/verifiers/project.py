@@ -18,8 +18,10 @@
 What is demanded of a framework, so that neither leaving early nor a printed report is a pass:
 
     exit      status 0, for runners that start the answer as a process of its own. Where the answer's code shares a
-              process with them, `exit(0)` would win, so an answer that does nothing else is tried first, and a task
-              that it passes is refused as data
+    exit      status 0, for runners that start the answer as a process of its own. Where the answer's code shares a
+              process with them, `exit(0)` would win: a runner whose text loads the answer is refused as data, and so is
+              a task that is passed by an answer that does nothing else, or does it in front of the reference. The
+              given files cannot be written, moved or removed while it runs (tier "local")
     unity     the tests' `main` is called by ours, which has taken a token from standard input before anything of the
               answer ran, reads Unity's counts, and writes both by system calls; names of Unity's are drawn for the run,
               so the answer cannot reach its counts. One process, for one that forks could try every value. The answer
@@ -27,20 +29,24 @@ What is demanded of a framework, so that neither leaving early nor a printed rep
               the tests read what was judged, word for word; an object has only ordinary sections and no symbol of
               the C library's, and assembly and what shows callers' frames are refused. So `build` calls gcc or clang
               itself, sanitizers and profiles (which bring constructors) are out, and a header is read by itself
-    bats      a box for every test, so none finds what an earlier one left; where it has been read and before the answer
-              runs, its file is deleted, functions are made read-only, and a token is written only where it completed
+    bats      a box for every test, so none finds what an earlier one left; its file is gone before the answer runs,
+              and a token is written behind the last line of the test. What tests source runs in another bash, and only
+              values come back, see `project_bats`
     unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it
     minitest  as "unit_tests" in Ruby; tests are run one by one, and the token is written behind the last
 
 A skipped or ignored test has not run; a record whose tests say so themselves is refused. As many tests must have run as
 the files of tests have.
 
-What remains: tests and answer share a process in unity, unittest and minitest, and in bats where the tests source the
-answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. In C it
-can read both in /proc/self (the program's own file holds what is expected), write over its callers' frames from the
-address of a variable of its own, so as to return behind a test, and be called by the C library while Unity prints a
-failure (a stream or a signal handler of its own). A macro of its header can be a variable's name in the tests. Every
-accepted test says COMPARED_INSIDE.
+What remains: tests and answer share a process in unity, unittest and minitest; else they share a user. An answer that
+sets out to search memory can find the token or what is expected. In C it can read both in /proc/self (the program's own
+file holds what is expected), write over its callers' frames from the address of a variable of its own, so as to return
+behind a test, and be called by the C library while Unity prints a failure (a stream or a signal handler of its own). A
+macro of its header can be a variable's name in the tests. A bats test that gives output to arithmetic (`(( ))`,
+`[[ $output -eq 5 ]]`) or to `eval` runs it. For "exit": a runner that loads the answer by a name it puts together, and
+looks into it first, where the task has no reference; one that loads modules from its folder after the answer ran, which
+may have put new ones there; a tier that is not "local", where given files are as writable as all. Every accepted test
+says COMPARED_INSIDE.
 """
 
 from __future__ import annotations
@@ -58,7 +64,7 @@ from rewards.bench import Bench
 from rewards.extract import NoProgram, as_answer, files_of, program_of
 from rewards.languages import Language, find
 from rewards.sandbox.base import Job, KilledBy, Limits, RunResult
-from rewards.verifiers import project_unity, unit_python
+from rewards.verifiers import project_exit, project_unity, unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
 from rewards.verifiers.base import Judged, limits_of, one_by_one, overall, record_of
 from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret
@@ -68,18 +74,6 @@ _REQUIRED = ("language", "files", "given", "report")
 _OPTIONAL = ("run", "build", "artefact", "beside", "test_files", "tests", "limits")
 _PATH = re.compile(r"(?!(?:[^/]*/)*\.\.?(?:/|$))[\w.+-]+(?:/[\w.+-]+)*")
 _SHOWN_BYTES = 2000
-#: A whole answer that leaves with status 0 as soon as it is loaded, for report "exit".
-_LEAVES = {
-    "python": "import os\nos._exit(0)\n",
-    "ruby": "exit!(0)\n",
-    "bash": "exit 0\n",
-    "javascript": "process.exit(0)\n",
-    "php": "<?php exit(0);\n",
-    "perl": "use POSIX ();\nPOSIX::_exit(0);\n",
-    "lua": "os.exit(0)\n",
-    "c": "#include <unistd.h>\n__attribute__((constructor)) static void leave(void) { _exit(0); }\n",
-    "cpp": "#include <unistd.h>\n__attribute__((constructor)) static void leave() { _exit(0); }\n",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +164,7 @@ class ProjectVerifier:
         _require(bench, plan)
         isolation = str(bench.sandbox.isolation)
         if plan.report == "exit":
-            bench.keep(("project", task.id, repr(task.answer)), lambda: _probe(f"task {task.id!r}", plan, bench))
+            bench.keep(("project", task.id, repr(task.answer)), lambda: self._probe(task, plan, bench))
         count = plan.tests if plan.framework.apart else 1
         try:
             tests = _judge(f"task {task.id!r}", plan, files, bench)
@@ -178,6 +172,14 @@ class ProjectVerifier:
             return _no_program(str(error), count, isolation)
         verdict, detail = overall(tests)
         return Judged(verdict=verdict, tests=tests, detail=detail, isolation=isolation)
+
+    def _probe(self, task: Task, plan: Plan, bench: Bench) -> bool:
+        try:
+            text = self.extract(task, task.reference, whole_text=True) if task.reference else ""
+        except NoProgram:
+            text = ""
+        whole = {plan.files[0]: text} if len(plan.files) == 1 else files_of(text, plan.files)
+        return _probe(f"task {task.id!r}", plan, bench, whole if text else None)
 
 
 def _no_program(complaint: str, count: int, isolation: str) -> Judged:
@@ -207,6 +209,7 @@ def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tu
         job = Job(
             argv=_filled(plan.run, bench),
             files=box,
+            fixed=tuple(path for path in box if path not in plan.files) if plan.report == "exit" else (),
             stdin=secret.tail.encode() if framework.reads_token else b"",
             limits=limits,
         )
@@ -266,18 +269,19 @@ def _built(bench: Bench, plan: Plan, build: tuple[str, ...], sources: dict[str, 
     return {**{path: sources[path] for path in plan.beside}, plan.artefact: artefact}
 
 
-def _probe(where: str, plan: Plan, bench: Bench) -> bool:
+def _probe(where: str, plan: Plan, bench: Bench, reference: Mapping[str, str] | None) -> bool:
     """Raises DataError where an answer that only leaves with status 0 passes: the status says nothing there."""
-    leaves = _LEAVES.get(plan.languages[-1].name)
-    if leaves is None:
-        there = ", ".join(_LEAVES)
-        raise DataError(f"{where}: report 'exit' is not for answers in {plan.languages[-1].name}; there are {there}")
-    try:
-        tests = _judge(where, plan, {path: leaves for path in plan.files}, bench)
-    except building.CompileError:
-        return True
-    if overall(tests)[0] is Verdict.AC:
-        raise DataError(f"{where}: an answer that only leaves with status 0 passes, so the status says nothing")
+    built = False
+    for files in project_exit.leaving(plan.files, reference):
+        try:
+            tests = _judge(where, plan, files, bench)
+        except building.CompileError:
+            continue
+        built = True
+        if overall(tests)[0] is Verdict.AC:
+            raise DataError(f"{where}: an answer that only leaves with status 0 passes, so the status says nothing")
+    if not built:
+        raise DataError(f"{where}: no answer that only leaves can be built, so nobody knows what the status says")
     return True
 
 
@@ -326,6 +330,9 @@ def _check(where: str, plan: Plan) -> None:
     started = {argument.removeprefix("./") for argument in plan.run}
     if plan.report == "exit" and started & {*plan.files, plan.artefact}:
         raise DataError(f"{where}: report 'exit' would believe the answer itself; `run` must start the task's runner")
+    commands = (plan.build, plan.run)
+    if plan.report == "exit" and (why := project_exit.unsuited(plan.files, plan.given, commands, plan.build)):
+        raise DataError(f"{where}: {why}")
 
 
 def _count(where: str, plan: Plan, told: Any) -> int:

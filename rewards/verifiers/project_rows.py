@@ -3,7 +3,7 @@ back, so that only tests that ran to their end count.
 
     exit      the status of the run, 0; for runners that start the answer as a process of its own
     unity     C: Unity's own counts, read by a `main` of ours
-    bats      TAP, one test per box, with a token in the shell that ran it
+    bats      TAP, one test per box, with a token behind the test: see `project_bats`
     unittest  Python: `rewards.verifiers.unit_python`, with more files than one
     minitest  Ruby: the same as for "unit_tests", with more files than one
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from assay.errors import DataError
+from rewards.verifiers import project_bats
 from rewards.verifiers.harness_row import macros
 from rewards.verifiers.harnesses import HARNESSES
 from rewards.verifiers.project_unity import C_TEXTS, NEEDED
@@ -239,62 +240,10 @@ UNITY = Framework(
 
 # --- bats (Bash) ----------------------------------------------------------------------------------------------------
 
-#: How `bats-preprocess` finds a test: the line that opens it, or a function with a remark.
-_BATS_TEST = (
-    r"^[ \t]*@test[ \t]+(?P<title>.*[^ \t])[ \t]+\{"
-    r"|^[ \t]*(?:function[ \t]+)?(?P<name>[^ \t(){]+)[ \t]*(?:\([ \t]*\))?[ \t]*\{[ \t]*#[ \t]*@test\b"
-)
-#: Behind the tests, in the shell that runs one: what is expected goes before the answer comes (emptied, not removed:
-#: bats reads the line that failed), functions stay what they are, and a test that came to its end says so.
-_BATS_END = r"""
-if [[ -n ${BATS_TEST_NAME-} ]]; then
-  : >"$BATS_TEST_FILENAME"
-  : >"$BATS_TEST_SOURCE"
-  if declare -F teardown >/dev/null; then
-    eval "assay_teardown_@ID@() $(declare -f teardown | tail -n +2)"
-  else
-    assay_teardown_@ID@() { :; }
-  fi
-  teardown() {
-    assay_teardown_@ID@ || return
-    [[ -z $assay_done_@ID@ || -n $BATS_TEST_SKIPPED ]] || builtin printf '# %s\n' '@TOKEN@' >&3
-  }
-  assay_done_@ID@=
-  readonly -f $(compgen -A function)
-fi
-"""
-#: The one test of a run. A shell in which an error ends nothing any more has proved nothing.
-_BATS_ONE = r"""
-@test @TITLE@ {
-  @BODY@
-  if [[ $? == 0 && $- == *e* ]]; then assay_done_@ID@=1; fi
-  [[ -n $assay_done_@ID@ ]]
-}
-"""
-
 
 def _bats_parts(given: Texts, tests: Sequence[str], files: Sequence[str], secret: Secret) -> list[Texts]:
-    """A run for every test; the others are left as functions that nobody calls."""
-    parts: list[Texts] = []
-    for path in tests:
-        for wanted, found in enumerate(re.finditer(_BATS_TEST, given[path], re.MULTILINE)):
-            one = filled(_BATS_ONE, secret).replace("@TITLE@", found["title"] or f'"{found["name"]}"')
-            one = one.replace("@BODY@", found["name"] or f"assay_test_{secret.name}_{wanted}")
-            changed = {each: _untested(given[each], secret.name) for each in tests}
-            changed[path] += one
-            parts.append({**given, **{each: f"{text}{filled(_BATS_END, secret)}" for each, text in changed.items()}})
-    return parts
-
-
-def _untested(text: str, name: str) -> str:
-    """A file of tests as functions, none of them a test."""
-    numbers = iter(range(text.count("\n") + 2))
-
-    def plain(found: re.Match[str]) -> str:
-        number = next(numbers)
-        return f"{found['name'] or f'assay_test_{name}_{number}'}() {{"
-
-    return re.sub(_BATS_TEST, plain, text, flags=re.MULTILINE)
+    """A run for every test, see `project_bats`."""
+    return list(project_bats.parts(given, tests, files, secret.name, secret.head))
 
 
 def _bats_passed(output: bytes, secret: Secret, tests: int) -> str:
@@ -313,7 +262,7 @@ def _bats_passed(output: bytes, secret: Secret, tests: int) -> str:
 
 BATS = Framework(
     language="bash",
-    tests=_BATS_TEST,
+    tests=project_bats.TEST,
     parts=_bats_parts,
     passed=_bats_passed,
     apart=True,
