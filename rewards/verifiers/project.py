@@ -18,7 +18,6 @@
 What is demanded of a framework, so that neither leaving early nor a printed report is a pass:
 
     exit      status 0, for runners that start the answer as a process of its own. Where the answer's code shares a
-    exit      status 0, for runners that start the answer as a process of its own. Where the answer's code shares a
               process with them, `exit(0)` would win: a runner whose text loads the answer is refused as data, and so is
               a task that is passed by an answer that does nothing else, or does it in front of the reference. The
               given files cannot be written, moved or removed while it runs (tier "local")
