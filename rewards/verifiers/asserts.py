@@ -8,7 +8,8 @@ what runs in the box are expressions that ask the answer for a value:
     assert A == B               A in the box; B is read here if it is a literal, otherwise computed in a box that has
                                 never seen the answer; compared here, as Python's == would (1 == True == 1.0)
     assert A is None            the same, and the value must be that very constant
-    assert math.isclose(A, B)   the same with B and the tolerances literal; compared here
+    assert math.isclose(A, B)   the same with B and the tolerances literal; compared here. B may be a list or a tuple:
+                                then A is one of the same length, whose items are near or equal, one by one
     assert abs(A - B) < E       the same
     anything else               the truth of the whole expression, computed in the box
 
@@ -169,15 +170,15 @@ def _isclose(test: ast.expr, whole: str) -> Check | None:
     if len(test.args) != 2 or any(k.arg not in ("rel_tol", "abs_tol") for k in test.keywords):
         return None
     actual, expected = test.args
-    if _number(expected) is None:
+    if _near_what(expected) is _ABSENT:
         actual, expected = expected, actual
     tolerances = tuple((str(k.arg), _number(k.value)) for k in test.keywords)
-    if _number(expected) is None or any(value is None for _, value in tolerances):
+    if _near_what(expected) is _ABSENT or any(value is None for _, value in tolerances):
         return None
     return Check(
         expression=ast.unparse(actual),
         compare="close",
-        expected=_number(expected),
+        expected=_near_what(expected),
         tolerances=tuple((name, float(value)) for name, value in tolerances if value is not None),
         whole=whole,
     )
@@ -216,6 +217,24 @@ def _literal(node: ast.expr) -> Any:
 def _number(node: ast.expr) -> float | None:
     value = _literal(node)
     return value if type(value) in (int, float) else None
+
+
+def _near_what(node: ast.expr) -> Any:
+    """A number, or a list or tuple of literals in which `float('inf')` and its like may stand; else _ABSENT."""
+    if isinstance(node, ast.List | ast.Tuple):
+        items = [_near_item(item) for item in node.elts]
+        return _ABSENT if _ABSENT in items else items if isinstance(node, ast.List) else tuple(items)
+    value = _number(node)
+    return _ABSENT if value is None else value
+
+
+def _near_item(node: ast.expr) -> Any:
+    if isinstance(node, ast.List | ast.Tuple):
+        return _near_what(node)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "float" and len(node.args) == 1 and not node.keywords:
+        name = _literal(node.args[0])
+        return float(name) if name in ("inf", "-inf", "nan") else _ABSENT
+    return _literal(node)
 
 
 def _with_expected(bench: Bench, limits: Limits, plan: Plan) -> tuple[Check, ...]:
@@ -274,6 +293,11 @@ def _judge(check: Check) -> Judge:
 
 
 def _close(value: Any, expected: Any, tolerances: Mapping[str, float]) -> bool:
+    if type(expected) in (list, tuple):
+        if type(value) is not type(expected) or len(value) != len(expected):
+            return False
+        pairs = zip(value, expected, strict=True)
+        return all(one == other or _close(one, other, tolerances) for one, other in pairs)
     try:
         return _is_number(value) and math.isclose(value, expected, **tolerances)
     except (TypeError, ArithmeticError):  # as the assertion itself would raise
