@@ -172,7 +172,8 @@ def _by_name(
         arguments = [json.loads(line) for line in given.splitlines() if line.strip()] if lines else given
         value = json.loads(expected) if lines else expected[0] if wrapped else expected
         tests.append(f"assert {call}({', '.join(map(repr, arguments))}) == {value!r}")
-    return {"verifier": "asserts", "answer": {"language": "python", "tests": tests, "prelude": _PRELUDE}}
+    answer = {"language": "python", "tests": tests, "prelude": _PRELUDE, "tuples": "lists"}  # as the sets' own testers
+    return {"verifier": "asserts", "answer": answer}
 
 
 def _text(value: Any) -> str:

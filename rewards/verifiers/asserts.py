@@ -2,7 +2,8 @@
 
     {"language": "python", "tests": ["assert f(1) == 2", ...], "setup": "root = Node(1)", "prelude": "import math"}
 
-`prelude` runs before the answer, `setup` after it, in its namespace. The tests are ours and are taken apart here;
+`prelude` runs before the answer, `setup` after it, in its namespace. With `"tuples": "lists"` a tuple equals the list
+of its items, for expected values that come from JSON, which has no tuples. The tests are ours and are taken apart here;
 what runs in the box are expressions that ask the answer for a value:
 
     assert A == B               A in the box; B is read here if it is a literal, otherwise computed in a box that has
@@ -68,13 +69,16 @@ class Plan:
     setup: str
     checks: tuple[Check, ...]
     limits: Mapping[str, float]
+    listed: bool = False  #: whether a tuple counts as a list
 
 
 def read(task: Task) -> Plan:
     """Take the tests apart. Raises DataError for anything that is not Python or asserts nothing."""
-    answer = record_of(task, ("language", "tests"), ("setup", "prelude", "limits"))
+    answer = record_of(task, ("language", "tests"), ("setup", "prelude", "limits", "tuples"))
     if find(answer["language"]) is not LANGUAGES["python"]:
         raise DataError(f"task {task.id!r}: asserts are Python; language {answer['language']!r} is not")
+    if answer.get("tuples", "lists") != "lists":
+        raise DataError(f"task {task.id!r}: tuples {answer['tuples']!r}; there is only 'lists'")
     setup, checks = [answer.get("setup", "")], []
     for number, text in enumerate(test_list(task)):
         where = f"task {task.id!r}, test {number}"
@@ -87,7 +91,13 @@ def read(task: Task) -> Plan:
     plan_setup = "\n".join(filter(None, setup)).replace("\r\n", "\n")
     for part in (plan_setup, answer.get("prelude", "")):
         _parse(f"task {task.id!r}, setup", part)
-    return Plan(prelude=answer.get("prelude", ""), setup=plan_setup, checks=tuple(checks), limits=limits_of(task))
+    return Plan(
+        prelude=answer.get("prelude", ""),
+        setup=plan_setup,
+        checks=tuple(checks),
+        limits=limits_of(task),
+        listed="tuples" in answer,
+    )
 
 
 class AssertsVerifier:
@@ -109,7 +119,7 @@ class AssertsVerifier:
         called = Called(
             calls=partial(drivers.call_python, bench, limits, sources),
             tests=[check.expression for check in checks],
-            judges=[_judge(check) for check in checks],
+            judges=[_judge(check, plan.listed) for check in checks],
             limits=limits,
         )
         no_program, found = judge_calls(bench, called)
@@ -282,14 +292,22 @@ def _imports(expressions: Sequence[str]) -> str:
     return "\n".join(f"import {name}" for name in sorted(names & sys.stdlib_module_names))
 
 
-def _judge(check: Check) -> Judge:
+def _judge(check: Check, listed: bool) -> Judge:
     compare = _COMPARISONS[check.compare]
+    expected = _listed(check.expected) if listed else check.expected
 
     def judge(data: bytes) -> bool:
-        value = decode(parse(data), exact=False, expected_parts=parts(check.expected))
-        return compare(value, check.expected, dict(check.tolerances))
+        value = decode(parse(data), exact=False, expected_parts=parts(expected))
+        return compare(_listed(value) if listed else value, expected, dict(check.tolerances))
 
     return judge
+
+
+def _listed(value: Any) -> Any:
+    """A value with lists for its tuples, but for those that are keys or members of a set."""
+    if isinstance(value, list | tuple):
+        return [_listed(item) for item in value]
+    return {key: _listed(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _close(value: Any, expected: Any, tolerances: Mapping[str, float]) -> bool:

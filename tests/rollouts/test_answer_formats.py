@@ -8,10 +8,12 @@ import json
 import os
 import pickle
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from assay.errors import DataError
 from assay.types import Verdict
 from rewards.config import RewardsConfig, SandboxConfig
 from rewards.reward_check import as_group
@@ -206,6 +208,24 @@ def test_a_function_without_a_class_is_called_by_its_name():
     row = {"problem_id": 3, "question": "?", "input_output": {"fn_name": "f", "inputs": [["a"]], "outputs": [[1, 2]]}}
     task = FORMATS["apps"](row)
     assert task.answer["tests"] == ["assert f('a') == [1, 2]"] and "the function `f`" in task.messages[0].content
+
+
+@pytest.mark.sandbox
+def test_a_tuple_counts_as_the_list_that_json_has(scorer):
+    outputs = [[[1, [2]]], [[3, [4]]]]
+    row = {"question": "?", "input_output": {"fn_name": "f", "inputs": [[1, 2], [3, 4]], "outputs": outputs}}
+    task = FORMATS["apps"]({**row, "problem_id": 4})
+    for value, verdict in (
+        ("x, (y,)", "AC"),
+        ("[x, (y,)]", "AC"),
+        ("[x, [y]]", "AC"),
+        ("x, (y, y)", "WA"),
+        ("y, [x]", "WA"),
+    ):
+        result = scorer.score_text(task, f"```python\ndef f(x, y): return {value}\n```")
+        assert result.verdict is Verdict(verdict), (value, result)
+    with pytest.raises(DataError, match="there is only 'lists'"):
+        check_answers([replace(task, answer={**task.answer, "tuples": "any"})])
 
 
 def test_tests_in_a_pickle_that_names_code_are_refused():
