@@ -1,7 +1,8 @@
 """Rows of sets whose tests are files of Python's unittest, made into tasks.
 
 bigcodebench  task_id, complete_prompt, canonical_solution, test, entry_point (Zhuo et al. 2024, arXiv 2406.15877).
-              Most of its programs need packages that no box has
+              Most of its tests import packages that no box has: those are refused when they are first to run, and
+              `assay check-tasks` names them
 aider         Exercism's Python track as SandboxFusion keeps it: content, canonical_solution, test, labels
 """
 

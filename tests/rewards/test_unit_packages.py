@@ -8,6 +8,7 @@ import pytest
 
 from assay.errors import DataError
 from assay.types import Message, Task, Verdict
+from rewards.check_tasks import check_tasks
 from rewards.config import RewardsConfig, SandboxConfig
 from rewards.languages import LANGUAGES
 from rewards.scorer import Scorer
@@ -190,3 +191,61 @@ def test_tests_that_call_what_no_box_has_are_refused(name: str, old: str, new: s
     task = FORMATS["humanevalpack"](row | {"test": row["test"].replace(old, new)})
     with pytest.raises(DataError, match=rf"calls {called}, of a package that no box has"):
         UnitTestsVerifier().check(task)
+
+
+CASES = "import unittest\nclass T(unittest.TestCase):\n    def test_f(self):\n        {}self.assertEqual(f(1), 2)\n"
+
+
+def python_task(tests: str, **rest: str) -> Task:
+    asked = (Message(role="user", content="?"),)
+    answer = {"language": "python", "tests": [tests], **rest}
+    reference = "```python\ndef f(x): return x + 1\n```"
+    return Task(id="p", messages=asked, verifier="unit_tests", answer=answer, reference=reference)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("tests", "absent"),
+    [
+        (f"import assay_absent as pd\n{CASES.format('')}", "assay_absent"),
+        (
+            f"from assay_absent.data import load\nimport assay_gone, json\n{CASES.format('')}",
+            "assay_absent, assay_gone",
+        ),
+        (CASES.format("from assay_absent import one; "), "assay_absent"),
+        ("from assay_absent import f\nassert f(1) == 2", "assay_absent"),
+    ],
+)
+def test_python_tests_that_import_what_no_box_has_are_refused(tests: str, absent: str, bench):
+    task = python_task(tests)
+    with pytest.raises(DataError, match=rf"task 'p', test 0: imports {absent}, which no box of this machine has"):
+        UnitTestsVerifier().judge(task, "def f(x): return x + 1", bench)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("tests", "rest"),
+    [
+        ("import xml.etree.ElementTree, unittest.mock\nassert f(1) == 2", {}),
+        ("from answer import f as g\nassert g(1) == 2", {}),
+        ("from own import f\nassert f(1) == 2", {"module": "own"}),
+        ("try:\n    import assay_absent\nexcept ImportError:\n    pass\nassert f(1) == 2", {}),
+        ("if f(1) != 2:\n    import assay_absent\nassert f(1) == 2", {}),
+        ("import sys\nsys.modules['assay_absent'] = sys\nimport assay_absent\nassert f(1) == 2", {}),
+    ],
+)
+def test_python_tests_that_can_run_do(tests: str, rest: dict[str, str], bench):
+    judged = UnitTestsVerifier().judge(python_task(tests, **rest), "def f(x): return x + 1", bench)
+    assert judged.verdict is Verdict.AC, judged
+
+
+@pytest.mark.sandbox
+def test_a_report_on_tasks_goes_on_behind_tests_that_import_what_no_box_has():
+    scorer = Scorer(RewardsConfig(sandbox=SandboxConfig(tier="local")))
+    try:
+        report = check_tasks([python_task("import assay_absent\nassert f(1)"), python_task("assert f(1) == 2")], scorer)
+    finally:
+        scorer.close()
+    assert report.checked == 1 and [found.cause for found in report.disagreements] == [
+        "task 'p', test 0: imports assay_absent, which no box of this machine has"
+    ]
