@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501 -- programs, each on a line
 from typing import Any
 
 import pytest
@@ -96,6 +97,38 @@ def test_an_answer_in_go_need_not_use_the_imports_it_is_given(scorer):
         assert found.verdict is Verdict.AC, found.detail
     text = '```go\npackage main\nimport "os"\nfunc Twice(x float64) float64 { return 2 * x }\n```'
     assert scorer.score_text(task, text).verdict is Verdict.CE
+
+
+GO_TWICE = "func Twice(x float64) float64 { if x < 0 { x = -x }; return 2 * x }"
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    "program",
+    [
+        f'package main\nimport "errors"\nvar e = errors.New("no math. here")\n{GO_TWICE}',
+        f"package main\nvar s, r = `math.`, '`'\n{GO_TWICE} // it`s",
+        'package main\nimport "math"; import "fmt"\nfunc Twice(x float64) float64 { fmt.Sprint(); return math.Abs(2*x) }',
+        f'package main; import "fmt"\nvar _ = fmt.Sprint\n{GO_TWICE}',
+        f'package main\nimport (\n\t"fmt" // (not "os")\n\t. "strings" /* ) */\n)\nvar _, _ = fmt.Sprint, ToUpper\n{GO_TWICE}',
+        f'// Package main\n/*\nimport "os"\n*/\npackage main\n{GO_TWICE}',
+        f'package main\nvar s = `\nimport "os"\npackage main\n`\n{GO_TWICE}',
+    ],
+)
+def test_imports_of_an_answer_in_go_are_those_outside_texts_and_comments(program: str, scorer):
+    task = of_humanevalpack("go", scorer)
+    found = scorer.score_text(task, f"```go\n{program}\n```")
+    assert found.verdict is Verdict.AC, found.detail
+    wrong = scorer.score_text(task, f"```go\n{program.replace('2 * x', '3 * x').replace('2*x', '3*x')}\n```")
+    assert wrong.verdict is Verdict.WA, wrong.detail
+
+
+@pytest.mark.sandbox
+def test_an_answer_in_rust_may_write_the_crates_it_is_given_in_other_words(scorer):
+    task = of_humanevalpack("rust", scorer)
+    lines = "use rand::{self, Rng};\nuse rand::seq::*;\nuse ::regex::Regex as R;\nuse std::collections::HashMap;"
+    found = scorer.score_text(task, f"```rust\n{lines}\nfn twice(x: i32) -> i32 {{ 2 * x }}\nfn main() {{}}\n```")
+    assert found.verdict is Verdict.AC, found.detail
 
 
 @pytest.mark.sandbox
