@@ -57,13 +57,12 @@ def check_tasks(tasks: Iterable[Task], scorer: Scorer) -> TaskReport:
                 verifier.check_group(task)
                 unchecked += 1
                 continue
-            language = verifier.check(task)
+            cause = _cause(task, verifier.check(task), scorer)
         except DataError as error:
             found.append(Disagreement(task_id=task.id, cause=str(error)))
             continue
         unchecked += task.reference is None
         checked += 1
-        cause = _cause(task, language, scorer)
         if cause:
             found.append(Disagreement(task_id=task.id, cause=cause))
     isolation = str(scorer.sandbox.isolation)

@@ -53,7 +53,9 @@ class TreeNode:
 def apps(row: Row) -> Task:
     """APPS: solutions in Python, tests with text for input and output or with arguments and a result."""
     solutions = _json(row.get("solutions") or "[]")
-    tests = _json(row["input_output"])
+    tests = _json(row["input_output"] or None)
+    if not isinstance(tests, dict):
+        raise ValueError(f"input_output is {row['input_output']!r:.60}, expected an object with inputs and outputs")
     return _task(
         f"apps/{row['problem_id'] if 'problem_id' in row else row['id']}",
         row["question"],
@@ -74,14 +76,12 @@ def code_contests(row: Row) -> Task:
     if "test" in row:
         tests = [(test["input"]["stdin"], test["output"]["stdout"]) for test in _json(row["test"])]
         return _task(f"code_contests/{row['id']}", row["content"], _by_streams(tests, language))
-    parts = [row.get(part) or {} for part in ("public_tests", "private_tests", "generated_tests")]
-    tests = [pair for part in parts for pair in zip(part.get("input", ()), part.get("output", ()), strict=True)]
-    solutions = row.get("solutions") or {"language": (), "solution": ()}
-    written = zip(solutions["language"], solutions["solution"], strict=True)
+    parts = ("public_tests", "private_tests", "generated_tests")
+    tests = [pair for part in parts for pair in _columns(part, row.get(part), "input", "output")]
+    written = _columns("solutions", row.get("solutions"), "language", "solution")
     good = next((text for mark, text in written if mark in _CODE_CONTESTS[language]), None)
     judged = _by_streams(tests, language)
-    limit = row.get("time_limit") or {}
-    seconds = limit.get("seconds", 0) + limit.get("nanos", 0) / 1e9
+    seconds = _seconds(row.get("time_limit"))
     if seconds > 0:
         judged["answer"]["limits"] = {"cpu_s": seconds}
     name = f"code_contests/{row['name']}" if language == "python" else f"code_contests/{row['name']}/{language}"
@@ -98,6 +98,8 @@ def livecodebench(row: Row) -> Task:
     cases = [*_json(row["public_test_cases"]), *_private(row.get("private_test_cases") or "[]")]
     name = _json(row.get("metadata") or "{}").get("func_name")
     starter = row.get("starter_code") or ""
+    if not name and any(case.get("testtype") == "functional" for case in cases):
+        raise ValueError("its tests call a function, and its metadata has no func_name")
     inputs, outputs = [case["input"] for case in cases], [case["output"] for case in cases]
     judged = _by_name(inputs, outputs, name, starter, lines=True)
     return _task(f"livecodebench/{row['question_id']}", row["question_content"], judged, starter=starter)
@@ -114,6 +116,8 @@ def leetcode(row: Row) -> Task:
             given[ast.unparse(item.targets[0])] = item.value
         else:
             setup.append(ast.unparse(item))
+    if not tests:
+        raise ValueError("test has no assertion beside `my_solution` and `test_input`")
     answer = {"language": "python", "tests": tests, "prelude": _PRELUDE, "setup": "\n".join(setup)}
     return Task(
         id=f"leetcode/{row['task_id']}",
@@ -154,6 +158,8 @@ def _task(
 
 def _by_streams(tests: Sequence[tuple[str, str]], language: str = "python") -> dict[str, Any]:
     """`verifier` and `answer` for tests that are texts."""
+    if not tests:
+        raise ValueError("has no tests: nothing stands in the fields for inputs and outputs")
     given = [{"input": _text(one), "output": _text(other)} for one, other in tests]
     return {"verifier": "stdio", "answer": {"language": language, "tests": given, "comparator": "tokens"}}
 
@@ -161,18 +167,54 @@ def _by_streams(tests: Sequence[tuple[str, str]], language: str = "python") -> d
 def _by_name(
     inputs: Sequence[Any], outputs: Sequence[Any], name: str | None, starter: str, *, lines: bool
 ) -> dict[str, Any]:
-    """`verifier` and `answer`; where a function has a name, its arguments are JSON (`lines`: one to a line)."""
-    if not name:
+    """`verifier` and `answer`; where a function has a name, its arguments are JSON: a list, or a text with one to
+    a line (`lines`: so are all of them, and the outputs)."""
+    if len(inputs) != len(outputs):
+        raise ValueError(f"has {len(inputs)} inputs and {len(outputs)} outputs")
+    if not name or not inputs:
         return _by_streams(list(zip(inputs, outputs, strict=True)))
+    lines = lines or all(isinstance(given, str) for given in inputs)
     call = f"Solution().{name}" if "class Solution" in starter else name
     # APPS: mostly each is a list of the one value that is returned
     wrapped = all(isinstance(expected, list) and len(expected) == 1 for expected in outputs)
     tests = []
     for given, expected in zip(inputs, outputs, strict=True):
-        arguments = [json.loads(line) for line in given.splitlines() if line.strip()] if lines else given
-        value = json.loads(expected) if lines else expected[0] if wrapped else expected
+        parted = isinstance(given, str) and lines
+        arguments = [_value(line) for line in given.splitlines() if line.strip()] if parted else given
+        if not isinstance(arguments, list):
+            raise ValueError(f"an input is {given!r:.60}, expected a list of the arguments, or a line for each")
+        value = _value(expected) if lines else expected[0] if wrapped else expected
         tests.append(f"assert {call}({', '.join(map(repr, arguments))}) == {value!r}")
-    return {"verifier": "asserts", "answer": {"language": "python", "tests": tests, "prelude": _PRELUDE}}
+    answer = {"language": "python", "tests": tests, "prelude": _PRELUDE, "tuples": "lists"}  # as the sets' own testers
+    return {"verifier": "asserts", "answer": answer}
+
+
+def _value(text: Any) -> Any:
+    """An argument or a result that is JSON. Raises ValueError."""
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError as error:
+        raise ValueError(f"{text!r:.60} of a test by function is no JSON: {error}") from None
+
+
+def _columns(field: str, given: Any, one: str, other: str) -> list[tuple[Any, Any]]:
+    """Pairs of a field that is an object of two lists, or a list of objects. Raises ValueError."""
+    if isinstance(given, list) and all(isinstance(item, dict) and one in item and other in item for item in given):
+        return [(item[one], item[other]) for item in given]
+    columns = given if isinstance(given, dict) else {} if given is None else {one: None}
+    first, second = columns.get(one, []), columns.get(other, [])
+    if not isinstance(first, list) or not isinstance(second, list) or len(first) != len(second):
+        raise ValueError(f"{field} is {given!r:.60}, expected equally long lists {one} and {other}")
+    return list(zip(first, second, strict=True))
+
+
+def _seconds(limit: Any) -> float:
+    """A `time_limit` in seconds, {seconds, nanos} or a number; 0 where it says none. Raises ValueError."""
+    fields = limit if isinstance(limit, dict) else {"seconds": limit}
+    parts = [0 if fields.get(key) is None else fields[key] for key in ("seconds", "nanos")]
+    if not all(isinstance(part, int | float) for part in parts):
+        raise ValueError(f"time_limit is {limit!r:.60}, expected {{seconds, nanos}} in numbers")
+    return float(parts[0] + parts[1] / 1e9)
 
 
 def _text(value: Any) -> str:
@@ -194,12 +236,12 @@ def _private(packed: Any) -> list[Any]:
 def _unpacked(packed: str) -> Any:
     """What a compressed pickle in base64 holds: texts, numbers, lists and dicts. Anything else is refused."""
     inflater = zlib.decompressobj()
-    data = inflater.decompress(base64.b64decode(packed), _MAX_BYTES)
-    if inflater.unconsumed_tail:
-        raise ValueError(f"its tests are larger than {_MAX_BYTES} bytes")
     try:
+        data = inflater.decompress(base64.b64decode(packed), _MAX_BYTES)
+        if inflater.unconsumed_tail:
+            raise ValueError(f"larger than {_MAX_BYTES} bytes")
         return _Plain(io.BytesIO(data)).load()
-    except (pickle.UnpicklingError, EOFError, IndexError, AttributeError) as error:
+    except (zlib.error, pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"its tests cannot be unpacked: {error}") from None
 
 

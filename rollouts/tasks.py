@@ -34,8 +34,10 @@ def read_tasks(file: TaskFile) -> list[Task]:
             task = _worded(_anchored(_written(task), Path(file.path).parent), file.prompt)
         except KeyError as error:
             raise DataError(f"{where}: no field {error.args[0]!r}, which format {file.format!r} needs") from None
-        except (TypeError, ValueError, AttributeError) as error:
+        except ValueError as error:
             raise DataError(f"{where}: {error}") from None
+        except (TypeError, AttributeError, IndexError) as error:
+            raise DataError(f"{where}: a field is not what format {file.format!r} has there: {error}") from None
         if task.id in seen:
             raise DataError(f"{where}: task id {task.id!r} stands at {seen[task.id]} already")
         if not task.answer.get("tests", True):
@@ -123,10 +125,10 @@ def _role(message: Row) -> str:
 
 
 def _typed(value: Any, name: str, kind: Any) -> Any:
-    """`value`, which must be of a kind. Raises TypeError naming the field."""
+    """`value`, which must be of a kind. Raises ValueError naming the field."""
     if not isinstance(value, kind):
         wanted = {str: "text", list: "a list", Mapping: "an object"}[kind]
-        raise TypeError(f"{name} is {value!r:.60}, expected {wanted}")
+        raise ValueError(f"{name} is {value!r:.60}, expected {wanted}")
     return value
 
 

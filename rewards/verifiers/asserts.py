@@ -2,13 +2,15 @@
 
     {"language": "python", "tests": ["assert f(1) == 2", ...], "setup": "root = Node(1)", "prelude": "import math"}
 
-`prelude` runs before the answer, `setup` after it, in its namespace. The tests are ours and are taken apart here;
+`prelude` runs before the answer, `setup` after it, in its namespace. With `"tuples": "lists"` a tuple equals the list
+of its items, for expected values that come from JSON, which has no tuples. The tests are ours and are taken apart here;
 what runs in the box are expressions that ask the answer for a value:
 
     assert A == B               A in the box; B is read here if it is a literal, otherwise computed in a box that has
                                 never seen the answer; compared here, as Python's == would (1 == True == 1.0)
     assert A is None            the same, and the value must be that very constant
-    assert math.isclose(A, B)   the same with B and the tolerances literal; compared here
+    assert math.isclose(A, B)   the same with B and the tolerances literal; compared here. B may be a list or a tuple:
+                                then A is one of the same length, whose items are near or equal, one by one
     assert abs(A - B) < E       the same
     anything else               the truth of the whole expression, computed in the box
 
@@ -67,13 +69,16 @@ class Plan:
     setup: str
     checks: tuple[Check, ...]
     limits: Mapping[str, float]
+    listed: bool = False  #: whether a tuple counts as a list
 
 
 def read(task: Task) -> Plan:
     """Take the tests apart. Raises DataError for anything that is not Python or asserts nothing."""
-    answer = record_of(task, ("language", "tests"), ("setup", "prelude", "limits"))
+    answer = record_of(task, ("language", "tests"), ("setup", "prelude", "limits", "tuples"))
     if find(answer["language"]) is not LANGUAGES["python"]:
         raise DataError(f"task {task.id!r}: asserts are Python; language {answer['language']!r} is not")
+    if answer.get("tuples", "lists") != "lists":
+        raise DataError(f"task {task.id!r}: tuples {answer['tuples']!r}; there is only 'lists'")
     setup, checks = [answer.get("setup", "")], []
     for number, text in enumerate(test_list(task)):
         where = f"task {task.id!r}, test {number}"
@@ -86,7 +91,13 @@ def read(task: Task) -> Plan:
     plan_setup = "\n".join(filter(None, setup)).replace("\r\n", "\n")
     for part in (plan_setup, answer.get("prelude", "")):
         _parse(f"task {task.id!r}, setup", part)
-    return Plan(prelude=answer.get("prelude", ""), setup=plan_setup, checks=tuple(checks), limits=limits_of(task))
+    return Plan(
+        prelude=answer.get("prelude", ""),
+        setup=plan_setup,
+        checks=tuple(checks),
+        limits=limits_of(task),
+        listed="tuples" in answer,
+    )
 
 
 class AssertsVerifier:
@@ -108,7 +119,7 @@ class AssertsVerifier:
         called = Called(
             calls=partial(drivers.call_python, bench, limits, sources),
             tests=[check.expression for check in checks],
-            judges=[_judge(check) for check in checks],
+            judges=[_judge(check, plan.listed) for check in checks],
             limits=limits,
         )
         no_program, found = judge_calls(bench, called)
@@ -169,15 +180,15 @@ def _isclose(test: ast.expr, whole: str) -> Check | None:
     if len(test.args) != 2 or any(k.arg not in ("rel_tol", "abs_tol") for k in test.keywords):
         return None
     actual, expected = test.args
-    if _number(expected) is None:
+    if _near_what(expected) is _ABSENT:
         actual, expected = expected, actual
     tolerances = tuple((str(k.arg), _number(k.value)) for k in test.keywords)
-    if _number(expected) is None or any(value is None for _, value in tolerances):
+    if _near_what(expected) is _ABSENT or any(value is None for _, value in tolerances):
         return None
     return Check(
         expression=ast.unparse(actual),
         compare="close",
-        expected=_number(expected),
+        expected=_near_what(expected),
         tolerances=tuple((name, float(value)) for name, value in tolerances if value is not None),
         whole=whole,
     )
@@ -216,6 +227,24 @@ def _literal(node: ast.expr) -> Any:
 def _number(node: ast.expr) -> float | None:
     value = _literal(node)
     return value if type(value) in (int, float) else None
+
+
+def _near_what(node: ast.expr) -> Any:
+    """A number, or a list or tuple of literals in which `float('inf')` and its like may stand; else _ABSENT."""
+    if isinstance(node, ast.List | ast.Tuple):
+        items = [_near_item(item) for item in node.elts]
+        return _ABSENT if _ABSENT in items else items if isinstance(node, ast.List) else tuple(items)
+    value = _number(node)
+    return _ABSENT if value is None else value
+
+
+def _near_item(node: ast.expr) -> Any:
+    if isinstance(node, ast.List | ast.Tuple):
+        return _near_what(node)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "float" and len(node.args) == 1 and not node.keywords:
+        name = _literal(node.args[0])
+        return float(name) if name in ("inf", "-inf", "nan") else _ABSENT
+    return _literal(node)
 
 
 def _with_expected(bench: Bench, limits: Limits, plan: Plan) -> tuple[Check, ...]:
@@ -263,17 +292,30 @@ def _imports(expressions: Sequence[str]) -> str:
     return "\n".join(f"import {name}" for name in sorted(names & sys.stdlib_module_names))
 
 
-def _judge(check: Check) -> Judge:
+def _judge(check: Check, listed: bool) -> Judge:
     compare = _COMPARISONS[check.compare]
+    expected = _listed(check.expected) if listed else check.expected
 
     def judge(data: bytes) -> bool:
-        value = decode(parse(data), exact=False, expected_parts=parts(check.expected))
-        return compare(value, check.expected, dict(check.tolerances))
+        value = decode(parse(data), exact=False, expected_parts=parts(expected))
+        return compare(_listed(value) if listed else value, expected, dict(check.tolerances))
 
     return judge
 
 
+def _listed(value: Any) -> Any:
+    """A value with lists for its tuples, but for those that are keys or members of a set."""
+    if isinstance(value, list | tuple):
+        return [_listed(item) for item in value]
+    return {key: _listed(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def _close(value: Any, expected: Any, tolerances: Mapping[str, float]) -> bool:
+    if type(expected) in (list, tuple):
+        if type(value) is not type(expected) or len(value) != len(expected):
+            return False
+        pairs = zip(value, expected, strict=True)
+        return all(one == other or _close(one, other, tolerances) for one, other in pairs)
     try:
         return _is_number(value) and math.isclose(value, expected, **tolerances)
     except (TypeError, ArithmeticError):  # as the assertion itself would raise

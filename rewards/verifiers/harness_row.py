@@ -42,6 +42,7 @@ class Harness:
     imports: Callable[[str], list[tuple[str, str]]] | None = None  #: what such a line imports, and a line for each
     #: of a line of imports that the task's prompt gives, and the program without them: whether it is better left out
     spare: Callable[[str, str], bool] | None = None
+    alike: Callable[[str], str] = str  #: what such a line has in common with those that are left out like it
     program: tuple[Rewrite, ...] = ()  #: what is changed in the answer
     tests: tuple[Rewrite, ...] = ()  #: what is changed in the tests
     before: str = ""

@@ -8,6 +8,8 @@ from dataclasses import replace
 from rewards.verifiers.harness_row import ASSERT, THROW, Harness
 
 _DEEPEST = 40  #: braces in one line of imports that is taken apart
+#: texts and comments of Go: an import that stands in one is none
+GO_TEXTS = r"""`[^`]*`|//[^\n]*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
 _NO_CRATES = ("std", "core", "alloc", "crate", "self", "super")  #: what the path of a Rust import may begin with
 
 C = Harness(
@@ -129,12 +131,26 @@ def rust_crate_absent(line: str, program: str) -> bool:
     return not re.search(rf"\b(?:mod|crate|as|enum|struct)\s+{found[1]}\b", program)
 
 
+def rust_root(line: str) -> str:
+    """The crate or module that a line of imports begins with: an answer may import other parts of it than a prompt."""
+    found = re.match(r"use\s+(?:::)?(\w+)", line)
+    return found[1] if found else line
+
+
 def go_unused(line: str, program: str) -> bool:
     """Whether a package is imported that nothing names, which Go refuses to compile."""
     found = re.match(r'import\s+(?:([\w.]+)\s+)?"([^"]+)"', line)
     if found is None or found[1] in ("_", "."):
         return False
-    return not re.search(rf"\b{re.escape(found[1] or found[2].rpartition('/')[2])}\s*\.", program)
+    code = re.sub(GO_TEXTS, '""', program)
+    return not re.search(rf"\b{re.escape(found[1] or found[2].rpartition('/')[2])}\s*\.", code)
+
+
+def go_imports(text: str) -> list[tuple[str, str]]:
+    """What one or several declarations import, each under the name it has, and a declaration of it alone."""
+    code = re.sub(r"//[^\n]*|/\*[\s\S]*?\*/|(\"[^\"\n]*\")", lambda found: found[1] or " ", text)
+    items = re.findall(r'(?:(?<![\w.])(?!import\b)[\w.]+[ \t]+)?"[^"]+"', code)
+    return [(item, f"import {item}") for item in items]
 
 
 RUST = Harness(
@@ -143,6 +159,7 @@ RUST = Harness(
     hoist=r"^use\s[^;]*;",
     imports=rust_imports,  # a name that two lines import is an error, and an answer repeats those of its prompt
     spare=rust_crate_absent,
+    alike=rust_root,
     program=(
         (r"\bfn\s+main\s*\(", "#[allow(dead_code)] fn main_@ID@("),
         (r"\bextern\s+crate\s+\w+\s+as\s+(?:r#)?(?:std|core|alloc)\s*;", 'compile_error!("no crate is std but one");'),
@@ -179,11 +196,13 @@ RUST_AT_TOP = replace(RUST, calls=(RUST.calls[0], "    {name}();"))
 
 GO = Harness(
     can_fail=r"\bt\.(?:Error|Errorf|Fatal|Fatalf|Fail|FailNow)\b|\bpanic\(",
-    hoist=r'^import\s+(?:\([^)]*\)|(?:\w+\s+)?"[^"]+")',
-    items=(r'(?:\b(?!import\b)[\w.]+[ \t]+)?"[^"]+"', "import {item}"),
+    hoist=r'(?:^|(?<=;))[ \t]*import\s*(?:\((?:[^)"/]|"[^"]*"|//[^\n]*|/\*[\s\S]*?\*/|/(?![/*]))*\)'
+    r'|(?:[\w.]+\s+)?"[^"]+")[ \t]*;?',
+    imports=go_imports,
+    texts=GO_TEXTS,
     spare=go_unused,
-    program=((r"^package\s+\w+", ""), (r"\bfunc\s+main\s*\(\s*\)", "func main_@ID@()")),
-    tests=((r"^package\s+\w+", ""),),
+    program=((r"^package\s+\w+[ \t]*;?", ""), (r"\bfunc\s+main\s*\(\s*\)", "func main_@ID@()")),
+    tests=((r"^package\s+\w+[ \t]*;?", ""),),
     before='package main\n@FIRST@\nimport (\n unit_io_@ID@ "os"\n unit_testing_@ID@ "testing"\n)\n',
     # testing.Main runs them in order and would leave by itself; the last one is ours, and leaves with the token
     after="""

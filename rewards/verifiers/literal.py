@@ -2,9 +2,10 @@
 
     {"answer": "[(4, 1), (2, 3)]"}      a Python literal
 
-Read is the last fenced block, else what the last pair of [ANSWER] and [/ANSWER] holds, else the last line that is not
-blank; of `assert f(1) == 2` what stands on the right. It must be one literal: nothing of it is ever evaluated, so an
-answer that would compute the value is none. Values are compared as `==` does, but True is not 1.
+Read is the last fenced block or what the last pair of [ANSWER] and [/ANSWER] holds, whichever ends later, else the last
+line that is not blank; of `assert f(1) == 2`, `f(1) == 2` and `found = 2` what stands on the right, of "The answer is
+**2**." what is left without the words and marks. It must be one literal: nothing of it is ever evaluated, so an answer
+that would compute the value is none. Values are compared as `==` does, but True is not 1.
 
 Text that a model wrote can be nested too deep for a parser, so it is read in processes that are killed after a while.
 """
@@ -26,6 +27,13 @@ MAX_CHARACTERS = 100_000  #: of a value; a longer one is wrong
 _ISOLATION = "none:a literal is read in a process"
 _FENCED = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^\n`]*\n(.*?)^[ \t]*(?:`{3,}|~{3,})[ \t]*$", re.MULTILINE | re.DOTALL)
 _TAGGED = re.compile(r"\[ANSWER\](.*?)\[/ANSWER\]", re.DOTALL)
+_LED = re.compile(  #: how an answer leads to its value
+    r"(?:\*\*)?(?:(?:so|thus|hence|therefore|and),?\s+)?(?:the\s+)?(?:final\s+|correct\s+|expected\s+|returned?\s+)?"
+    r"(?:answer|output|result|value)(?:\s+is)?\s*(?:\*\*:|:\*\*|[:=])?\s*(.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_MARKS = ("**", "__", "``", "`", "*")  #: of Markdown, around a value
+_UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
 class LiteralVerifier:
@@ -53,19 +61,49 @@ class LiteralVerifier:
 def equal(prompt: str, completion: str, *, expected: str) -> float:
     """1.0 where the value that a text ends with equals `expected`, else 0.0. Runs in a process of its own."""
     try:
-        found = value_of(answer_in(completion))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        found = _claimed(answer_in(completion))
+    except _UNREADABLE:
         return 0.0
     return 1.0 if _same(found, value_of(expected)) else 0.0
 
 
 def answer_in(text: str) -> str:
     """The part of a text that its value stands in; empty where there is none."""
-    for pattern in (_FENCED, _TAGGED):
-        blocks = [found for found in pattern.findall(text.replace("\r\n", "\n")) if found.strip()]
-        if blocks:
-            return str(blocks[-1]).strip()
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    text, inner = text.replace("\r\n", "\n"), ""
+    for _ in range(2):  # a fence may stand between the tags, and tags in a fence
+        blocks = [found for kind in (_FENCED, _TAGGED) for found in kind.finditer(inner or text) if found[1].strip()]
+        if not blocks:
+            break
+        inner = max(blocks, key=lambda found: found.end())[1].strip()
+    return inner or next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _claimed(text: str) -> Any:
+    """The value that an answer claims: that of the text, or of what is left without the words and marks around it."""
+    try:
+        return value_of(text)
+    except _UNREADABLE:
+        if len(text) > MAX_CHARACTERS:
+            raise
+    bare = _bare(text)
+    led = _LED.fullmatch(bare)
+    (statement,) = ast.parse(_bare(led[1]) if led else bare).body
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        return ast.literal_eval(statement.value)
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Compare):
+        left, (operator, *more) = statement.value.left, statement.value.ops
+        if isinstance(left, ast.Call) and isinstance(operator, ast.Eq) and not more:
+            return ast.literal_eval(statement.value.comparators[0])
+    return value_of(ast.unparse(statement))
+
+
+def _bare(text: str) -> str:
+    """A text without the full stop behind it and without marks around it."""
+    text = text.strip().removesuffix(".").strip()
+    for mark in _MARKS:
+        if text.startswith(mark) and text.endswith(mark) and len(text) > 2 * len(mark):
+            return _bare(text[len(mark) : -len(mark)])
+    return text
 
 
 def value_of(text: str) -> Any:
@@ -91,7 +129,7 @@ def expected_of(task: Task) -> str:
         raise DataError(f"task {task.id!r}: answer {answer!r} must be the text of a Python literal")
     try:
         value_of(answer.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"task {task.id!r}: answer {answer!r:.100} is no Python literal: {error}") from None
     return answer.strip()
 

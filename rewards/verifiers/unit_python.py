@@ -1,7 +1,8 @@
 """Test texts in Python, for the verifier "unit_tests": taken apart on the host, run beside the answer in the box.
 
 Every `assert` is rewritten so that it counts, and every comparison, and -, /, //, % and ^, so that it asks who does it.
-Test cases of `unittest` are run whole, and none of them may be skipped.
+Test cases of `unittest` are run whole, and none of them may be skipped. Which modules there are, only the box knows: it
+is asked, once for every set of them, and tests that import another are refused as data when they are first to run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.errors import DataError
+from assay.errors import DataError, InfraFailure
 from assay.types import TestVerdict, Verdict
 from rewards import drivers
 from rewards.bench import Bench
@@ -48,6 +49,8 @@ _OPERATORS: dict[type[ast.cmpop | ast.operator], str] = {
     ast.Mod: "mod",
     ast.BitXor: "xor",
 }
+#: a test text that may import what is found nowhere: it sees to that itself
+_OWN_IMPORTS = re.compile(r"\bsys\s*\.\s*(?:modules|path|meta_path)\b|\bfrom\s+sys\s+import\b")
 _SHOWN = 300  #: characters of an assertion in the detail of one that failed
 
 
@@ -55,8 +58,10 @@ _SHOWN = 300  #: characters of an assertion in the detail of one that failed
 class PythonTests:
     """One test text, ready for the box."""
 
+    where: str  #: the task and the number of the text, for messages
     source: str
     modules: tuple[str, ...]  #: what it imports
+    needed: tuple[str, ...]  #: the top-level modules without which it fails, but for the answer's
     names: tuple[str, ...]  #: what it may want of the answer
     asserts: int  #: how many assertions have to hold at least
     cases: int  #: how many methods of test cases have to run at least
@@ -76,9 +81,12 @@ def prepare(where: str, text: str, *, module: str, entry_point: str) -> PythonTe
     mentioned = {node.id for node in nodes if isinstance(node, ast.Name)} - set(dir(builtins))
     mentioned |= {entry_point} if entry_point else set()
     source = ast.unparse(ast.fix_missing_locations(_Counted().visit(tree)))
+    needed = set() if _OWN_IMPORTS.search(text) else {name.partition(".")[0] for name in _imported(_certain(tree))}
     return PythonTests(
+        where=where,
         source=source,
         modules=tuple(sorted(_imported(nodes) - {module})),
+        needed=tuple(sorted(needed - {module.partition(".")[0], "answer", "__main__"})),
         names=tuple(sorted(mentioned)),
         asserts=max(_straight(tree.body), bool(asserts and not cases)),
         cases=cases,
@@ -105,7 +113,13 @@ def judge(
     """Run one test text after `program`, in a box of its own: why there is no program, and the verdict.
 
     `files` lie in the working folder, where both may import them; what `program` imports of them is the answer's.
+    Raises DataError for tests that import what is neither in the box nor among the files: no answer could pass them.
     """
+    there = {path.partition("/")[0].removesuffix(".py") for path in files or {}}
+    needed = tuple(sorted(set(tests.needed) - there))
+    absent = bench.keep(("python modules", needed), lambda: _absent(bench, needed)) if needed else []
+    if absent:
+        raise DataError(f"{tests.where}: imports {', '.join(absent)}, which no box of this machine has")
     name, token = secrets.token_hex(8), secrets.token_hex(16)
     own = "\n".join((program, *(data.decode("utf-8", "replace") for data in (files or {}).values())))
     known = tuple(sorted(_KNOWN & set(re.findall(r"^\s*(?:import|from)\s+(\w+)", own, re.MULTILINE))))
@@ -120,6 +134,17 @@ del unit_{name}
     parts = {"prelude": prelude, "answer": program, "setup": setup}
     run, report = drivers.call_python(bench, limits, parts, [f"end_{name}()"], files)
     return report.no_program, _verdict(run, report, token, tests)
+
+
+def _absent(bench: Bench, modules: Sequence[str]) -> list[str]:
+    """Those of the top-level modules that a box has no file for. Raises InfraFailure."""
+    parts = {"prelude": "import importlib.util", "answer": "", "setup": ""}
+    asked = f"[importlib.util.find_spec(name) is not None for name in {tuple(modules)!r}]"
+    _, report = drivers.call_python(bench, bench.limits, parts, [asked])
+    data = report.records[0].data if report.records else b""
+    if data[:1] != b"V":
+        raise InfraFailure(f"a box does not say which modules it has: {data[:80]!r}")
+    return [name for name, found in zip(modules, decode(parse(data[1:]), exact=True), strict=True) if not found]
 
 
 def _verdict(run: RunResult, report: Report, token: str, tests: PythonTests) -> TestVerdict:
@@ -197,6 +222,14 @@ def _methods(node: ast.ClassDef) -> int:
     if not any(ast.unparse(base) in _CASES for base in node.bases):
         return 0
     return len({item.name for item in node.body if isinstance(item, ast.FunctionDef) and item.name.startswith("test")})
+
+
+def _certain(tree: ast.AST) -> list[ast.AST]:
+    """The statements of a text but for those it may go without: in a `try` that has handlers, or under an `if`."""
+    if isinstance(tree, ast.If) or (isinstance(tree, ast.Try) and tree.handlers):
+        return []
+    kinds = (ast.stmt, ast.match_case)
+    return [tree, *(node for each in ast.iter_child_nodes(tree) if isinstance(each, kinds) for node in _certain(each))]
 
 
 def _imported(nodes: Sequence[ast.AST]) -> set[str]:

@@ -359,9 +359,9 @@ def _needed(harness: Harness, lines: list[str], prompt: str, program: str) -> li
     """The lines of imports without those of the prompt that are better left out: not every answer uses all of them."""
     if harness.spare is None or not prompt:
         return lines
-    given, _ = _hoisted(harness, _rewritten(prompt, harness.program, harness, ""))
+    given = {harness.alike(line) for line in _hoisted(harness, _rewritten(prompt, harness.program, harness, ""))[0]}
     code = replaced(harness.comments, " ", program, f"{harness.texts}|{_TEXTS}" if harness.texts else _TEXTS)
-    return [line for line in lines if line not in given or not harness.spare(line, code)]
+    return [line for line in lines if harness.alike(line) not in given or not harness.spare(line, code)]
 
 
 def _java_imports(tests: str) -> str:

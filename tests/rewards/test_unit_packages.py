@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501 -- programs, each on a line
 from typing import Any
 
 import pytest
 
 from assay.errors import DataError
 from assay.types import Message, Task, Verdict
+from rewards.check_tasks import check_tasks
 from rewards.config import RewardsConfig, SandboxConfig
 from rewards.languages import LANGUAGES
 from rewards.scorer import Scorer
@@ -95,6 +97,38 @@ def test_an_answer_in_go_need_not_use_the_imports_it_is_given(scorer):
         assert found.verdict is Verdict.AC, found.detail
     text = '```go\npackage main\nimport "os"\nfunc Twice(x float64) float64 { return 2 * x }\n```'
     assert scorer.score_text(task, text).verdict is Verdict.CE
+
+
+GO_TWICE = "func Twice(x float64) float64 { if x < 0 { x = -x }; return 2 * x }"
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    "program",
+    [
+        f'package main\nimport "errors"\nvar e = errors.New("no math. here")\n{GO_TWICE}',
+        f"package main\nvar s, r = `math.`, '`'\n{GO_TWICE} // it`s",
+        'package main\nimport "math"; import "fmt"\nfunc Twice(x float64) float64 { fmt.Sprint(); return math.Abs(2*x) }',
+        f'package main; import "fmt"\nvar _ = fmt.Sprint\n{GO_TWICE}',
+        f'package main\nimport (\n\t"fmt" // (not "os")\n\t. "strings" /* ) */\n)\nvar _, _ = fmt.Sprint, ToUpper\n{GO_TWICE}',
+        f'// Package main\n/*\nimport "os"\n*/\npackage main\n{GO_TWICE}',
+        f'package main\nvar s = `\nimport "os"\npackage main\n`\n{GO_TWICE}',
+    ],
+)
+def test_imports_of_an_answer_in_go_are_those_outside_texts_and_comments(program: str, scorer):
+    task = of_humanevalpack("go", scorer)
+    found = scorer.score_text(task, f"```go\n{program}\n```")
+    assert found.verdict is Verdict.AC, found.detail
+    wrong = scorer.score_text(task, f"```go\n{program.replace('2 * x', '3 * x').replace('2*x', '3*x')}\n```")
+    assert wrong.verdict is Verdict.WA, wrong.detail
+
+
+@pytest.mark.sandbox
+def test_an_answer_in_rust_may_write_the_crates_it_is_given_in_other_words(scorer):
+    task = of_humanevalpack("rust", scorer)
+    lines = "use rand::{self, Rng};\nuse rand::seq::*;\nuse ::regex::Regex as R;\nuse std::collections::HashMap;"
+    found = scorer.score_text(task, f"```rust\n{lines}\nfn twice(x: i32) -> i32 {{ 2 * x }}\nfn main() {{}}\n```")
+    assert found.verdict is Verdict.AC, found.detail
 
 
 @pytest.mark.sandbox
@@ -190,3 +224,61 @@ def test_tests_that_call_what_no_box_has_are_refused(name: str, old: str, new: s
     task = FORMATS["humanevalpack"](row | {"test": row["test"].replace(old, new)})
     with pytest.raises(DataError, match=rf"calls {called}, of a package that no box has"):
         UnitTestsVerifier().check(task)
+
+
+CASES = "import unittest\nclass T(unittest.TestCase):\n    def test_f(self):\n        {}self.assertEqual(f(1), 2)\n"
+
+
+def python_task(tests: str, **rest: str) -> Task:
+    asked = (Message(role="user", content="?"),)
+    answer = {"language": "python", "tests": [tests], **rest}
+    reference = "```python\ndef f(x): return x + 1\n```"
+    return Task(id="p", messages=asked, verifier="unit_tests", answer=answer, reference=reference)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("tests", "absent"),
+    [
+        (f"import assay_absent as pd\n{CASES.format('')}", "assay_absent"),
+        (
+            f"from assay_absent.data import load\nimport assay_gone, json\n{CASES.format('')}",
+            "assay_absent, assay_gone",
+        ),
+        (CASES.format("from assay_absent import one; "), "assay_absent"),
+        ("from assay_absent import f\nassert f(1) == 2", "assay_absent"),
+    ],
+)
+def test_python_tests_that_import_what_no_box_has_are_refused(tests: str, absent: str, bench):
+    task = python_task(tests)
+    with pytest.raises(DataError, match=rf"task 'p', test 0: imports {absent}, which no box of this machine has"):
+        UnitTestsVerifier().judge(task, "def f(x): return x + 1", bench)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("tests", "rest"),
+    [
+        ("import xml.etree.ElementTree, unittest.mock\nassert f(1) == 2", {}),
+        ("from answer import f as g\nassert g(1) == 2", {}),
+        ("from own import f\nassert f(1) == 2", {"module": "own"}),
+        ("try:\n    import assay_absent\nexcept ImportError:\n    pass\nassert f(1) == 2", {}),
+        ("if f(1) != 2:\n    import assay_absent\nassert f(1) == 2", {}),
+        ("import sys\nsys.modules['assay_absent'] = sys\nimport assay_absent\nassert f(1) == 2", {}),
+    ],
+)
+def test_python_tests_that_can_run_do(tests: str, rest: dict[str, str], bench):
+    judged = UnitTestsVerifier().judge(python_task(tests, **rest), "def f(x): return x + 1", bench)
+    assert judged.verdict is Verdict.AC, judged
+
+
+@pytest.mark.sandbox
+def test_a_report_on_tasks_goes_on_behind_tests_that_import_what_no_box_has():
+    scorer = Scorer(RewardsConfig(sandbox=SandboxConfig(tier="local")))
+    try:
+        report = check_tasks([python_task("import assay_absent\nassert f(1)"), python_task("assert f(1) == 2")], scorer)
+    finally:
+        scorer.close()
+    assert report.checked == 1 and [found.cause for found in report.disagreements] == [
+        "task 'p', test 0: imports assay_absent, which no box of this machine has"
+    ]

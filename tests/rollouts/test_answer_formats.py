@@ -8,14 +8,17 @@ import json
 import os
 import pickle
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from assay.errors import DataError
 from assay.types import Verdict
 from rewards.config import RewardsConfig, SandboxConfig
 from rewards.reward_check import as_group
 from rewards.scorer import Scorer, check_answers
+from rewards.verifiers.asserts import COMPARED_INSIDE
 from rollouts.evalplus_tests import assertions_of
 from rollouts.tasks import FORMATS
 
@@ -207,6 +210,24 @@ def test_a_function_without_a_class_is_called_by_its_name():
     assert task.answer["tests"] == ["assert f('a') == [1, 2]"] and "the function `f`" in task.messages[0].content
 
 
+@pytest.mark.sandbox
+def test_a_tuple_counts_as_the_list_that_json_has(scorer):
+    outputs = [[[1, [2]]], [[3, [4]]]]
+    row = {"question": "?", "input_output": {"fn_name": "f", "inputs": [[1, 2], [3, 4]], "outputs": outputs}}
+    task = FORMATS["apps"]({**row, "problem_id": 4})
+    for value, verdict in (
+        ("x, (y,)", "AC"),
+        ("[x, (y,)]", "AC"),
+        ("[x, [y]]", "AC"),
+        ("x, (y, y)", "WA"),
+        ("y, [x]", "WA"),
+    ):
+        result = scorer.score_text(task, f"```python\ndef f(x, y): return {value}\n```")
+        assert result.verdict is Verdict(verdict), (value, result)
+    with pytest.raises(DataError, match="there is only 'lists'"):
+        check_answers([replace(task, answer={**task.answer, "tuples": "any"})])
+
+
 def test_tests_in_a_pickle_that_names_code_are_refused():
     row = {"id": "1", "content": "Add.", "test": packed(os.getcwd)}
     with pytest.raises(ValueError, match=r"cannot be unpacked: names \w+\.getcwd"):
@@ -296,6 +317,7 @@ def test_other_tests_of_evalplus_run_as_they_are(name: str, scorer):
     [
         ("inputs = [[1]]\nresults = [0.5]\n", 0, ["assert math.isclose(f(1), 0.5, rel_tol=1e-7, abs_tol=1e-06)"]),
         ("inputs = [[1]]\nresults = [3]\n", 0.1, ["assert math.isclose(f(1), 3, rel_tol=1e-7, abs_tol=0.1)"]),
+        ("inputs = [[1]]\nresults = [[{3}]]\n", 0.1, ["assert f(1) == [set([3])]"]),
         ("inputs = [[(1, {2: {3}})]]\nresults = [True]\n", 0, ["assert f((1, {2: set([3])}, )) == True"]),
         ("inputs = [[-inf]]\nresults = [inf]\n", 0, ["assert f(float('-inf')) == float('inf')"]),
         ("inputs = [[nan]]\nresults = [None]\n", 0, ["assert f(float('nan')) == None"]),
@@ -316,3 +338,21 @@ def test_evalplus_lists_of_floats_are_near(value: str, verdict: Verdict, scorer)
     mbpp = {"task_id": 901, "code": "def f(x):\n    return x", "prompt": "?", "test_list": ["assert f(1) == 1"]}
     task = FORMATS["mbpp"]({**mbpp, "test": PLUS + plus("inputs = [[1]]\nresults = [[0.3, 1.0]]\n", "f")})
     assert scorer.score_text(task, f"```python\ndef f(x): return {value}\n```").verdict is verdict
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    "program",
+    [
+        "def all(*a): return True\ndef f(x): return [9.0, 9.0]",
+        "def abs(x): return 0\ndef f(x): return [9.0, 9.0]",
+        "class L(list):\n    def __eq__(self, other): return True\ndef f(x): return L([9.0, 9.0])",
+        "import builtins\nbuiltins.all = lambda *a: True\ndef f(x): return [9.0, 9.0]",
+        "import math\nmath.isclose = lambda *a, **k: True\ndef f(x): return [9.0, 9.0]",
+    ],
+)
+def test_an_answer_has_no_say_in_how_evalplus_lists_are_compared(program: str, scorer):
+    mbpp = {"task_id": 901, "code": "def f(x):\n    return x", "prompt": "?", "test_list": ["assert f(1) == 1"]}
+    task = FORMATS["mbpp"]({**mbpp, "test": PLUS + plus("inputs = [[1]]\nresults = [[0.3, 1.0]]\n", "f")})
+    result = scorer.score_text(task, f"```python\n{program}\n```")
+    assert result.verdict is Verdict.WA and COMPARED_INSIDE not in str(result), result
