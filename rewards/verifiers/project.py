@@ -57,6 +57,7 @@ from rewards.sandbox.base import Job, KilledBy, Limits, RunResult
 from rewards.verifiers import unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
 from rewards.verifiers.base import Judged, limits_of, one_by_one, overall, record_of
+from rewards.verifiers.project_python import module_of, sorted_out
 from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret
 from rewards.verifiers.stdio import failure_of, last_words
 
@@ -236,14 +237,13 @@ def _verdict(run: RunResult, plan: Plan, secret: Secret, tests: int) -> TestVerd
 
 def _judge_python(where: str, plan: Plan, files: Mapping[str, str], bench: Bench, path: str) -> TestVerdict:
     """`unittest`: a file of tests is taken apart on the host and runs after the answer's modules were loaded."""
-    modules = [each.removesuffix(".py").replace("/", ".") for each in files if each.endswith(".py")]
     tests = unit_python.prepare(f"{where}, {path}", plan.given[path], module="", entry_point="")
-    theirs = {name for name in tests.modules if name.partition(".")[0] in {each.partition(".")[0] for each in modules}}
-    tests = replace(tests, modules=tuple(name for name in tests.modules if name not in theirs))
-    program = "".join(f"from {module.removesuffix('.__init__')} import *\n" for module in modules)
-    texts = {**{each: text for each, text in plan.given.items() if each != path}, **files}
-    box = {each: text.encode("utf-8", "replace") for each, text in texts.items()}
-    complaint, found = unit_python.judge(bench, _limits(plan, bench), program, tests, "", files=box)
+    beside = {each: text for each, text in plan.given.items() if each != path}
+    library, given = sorted_out(plan.given[path], beside, plan.files)
+    tests = replace(tests, modules=library)
+    program = "".join(f"from {module_of(each)} import *\n" for each in files if each.endswith(".py"))
+    box = {each: text.encode("utf-8", "replace") for each, text in {**beside, **files}.items()}
+    complaint, found = unit_python.judge(bench, _limits(plan, bench), program, tests, "", files=box, given=given)
     if complaint is not None:
         raise building.CompileError(complaint)
     return replace(found, detail=COMPARED_INSIDE) if found.verdict is Verdict.AC else found
