@@ -8,6 +8,7 @@ import pytest
 from assay.types import Message, Task, Verdict
 from rewards.verifiers.base import Judged
 from rewards.verifiers.project import ProjectVerifier
+from rewards.verifiers.unit_tests import UnitTestsVerifier
 
 
 def task(answer: dict, verifier: str = "project") -> Task:
@@ -93,3 +94,71 @@ def test_what_tests_in_python_import_is_what_the_task_gives(bench, how):
     given, text, right = PYTHON[how]
     judged = judge(given, text, bench)
     assert (judged.verdict is Verdict.AC) == right and judged.verdict is not Verdict.INFRA, judged
+
+
+# --- Ruby
+
+_MINITEST = "class TwiceTest < Minitest::Test\n  def test_a\n    assert_equal 'aa', twice('a')\n    refute_equal 'a', twice('b')\n  end\nend\n"
+_TEST_UNIT = "require 'test/unit'\n" + _MINITEST.replace("Minitest::Test", "Test::Unit::TestCase").replace(
+    "refute_equal", "assert_not_equal"
+)
+RUBY = {
+    "project": task({"language": "ruby", "files": ["twice.rb"], "report": "minitest", "run": ["/usr/bin/ruby", "twice_test.rb"], "given": {"twice_test.rb": f"require 'minitest/autorun'\nrequire_relative 'twice'\n{_MINITEST}"}}),
+    "minitest": task({"language": "ruby", "tests": [_MINITEST]}, "unit_tests"),
+    "test-unit": task({"language": "ruby", "tests": [_TEST_UNIT]}, "unit_tests"),
+}  # fmt: skip
+_WRONG = "def twice(x) = x\n"
+_RIGHT = "def twice(x) = x + x\n"
+WRONG_RUBY = {
+    "nothing else": "",
+    "exit!": "def exit!(*) = nil\n",
+    "exit! of Kernel": "module Kernel\n def exit!(*) = nil\nend\n",
+    "raise": "def raise(*) = nil\n",
+    "an assertion": "class FRAME\n def assert_equal(*) = (self.assertions += 1)\nend\n",
+    "an assertion that counts": "class FRAME\n def assert_equal(*) = add_assertion\nend\n",
+    "==": "class String\n def ==(o) = true\nend\n",
+    "== in front": "String.prepend(Module.new { def ==(o) = true })\n",
+    "!": "class BasicObject\n def !; false; end\nend\n",
+    "a result": "class RESULT\n def passed? = true\nend\n",
+    "one method": "module Minitest\n def self.run_one_method(k, n)\n  r = Minitest::Result.new(n); r.assertions = 1; r\n end\nend\n",
+    "a hook": "class FRAME\n def self.inherited(k)\n  super\n  k.define_method(:assert_equal) { |*| self.assertions += 1 }\n end\nend\n",
+    "a hook of all classes": "class Class\n def inherited(k)\n  super\n  k.define_method(:assert_equal) { |*| nil } if k.name =~ /Twice/ || k < FRAME\n end\nend\n",
+    "a hook of objects": "class Object\n def self.inherited(k)\n  super\n  k.define_method(:assert_equal) { |*| nil } if k < FRAME\n end\nend\n",
+    "a trace": "TracePoint.new(:class) { |t| t.self.define_method(:assert_equal) { |*| nil } if t.self.to_s == 'TwiceTest' }.enable\n",
+    "output": "def STDERR.puts(*) = nil\ndef $stderr.puts(*) = nil\nclass IO\n def exit!(*) = nil\nend\n",
+    "rescue": "class Minitest::Assertion\n def self.===(o) = false\nend\n",
+    "what compares methods": "class UnboundMethod\n def ==(o) = true\n def bind_call(*) = true\nend\nclass String\n def ==(o) = true\nend\n",
+    "what loops": "class Array\n def each; end\nend\nclass String\n def ==(o) = true\nend\n",
+    "at the call": "def twice(x)\n TwiceTest.define_method(:assert_equal) { |*| nil }\n TwiceTest.define_method(:refute_equal) { |*| nil }\n TwiceTest.define_method(:assert_not_equal) { |*| nil }\n x\nend\nclass TwiceTest; end if false\n",
+}  # fmt: skip
+RIGHT_RUBY = {
+    "nothing else": "",
+    "its own tests": "require 'KIND'\nclass MineTest < FRAME\n def test_mine = assert(true)\nend\n",
+    "more of what is there": "class String\n def twice = self * 2\nend\nclass Array\n def second = self[1]\nend\nclass Integer\n def roman = 'I'\nend\n",
+    "functions of the library's names": "def trap(x) = x\ndef test(x) = x\ndef format(x) = x\ndef select(x) = x\n",
+    "a class of its own": "class Pair\n include Comparable\n def <=>(o) = 0\n def ==(o) = true\n def hash = 1\n def self.inherited(k) = super\nend\nclass More < Pair\nend\n",
+    "a main": "if __FILE__ == $0\n exit 1\nend\n",
+}  # fmt: skip
+
+
+def ruby(how: str, text: str, bench) -> Judged:
+    mini = how != "test-unit"
+    text = text.replace("FRAME", "Minitest::Test" if mini else "Test::Unit::TestCase")
+    text = text.replace("RESULT", "Minitest::Result" if mini else "Test::Unit::TestResult")
+    text = text.replace("KIND", "minitest/autorun" if mini else "test/unit")
+    verifier = ProjectVerifier() if how == "project" else UnitTestsVerifier()
+    return verifier.judge(RUBY[how], text, bench)
+
+
+@pytest.mark.parametrize("what", WRONG_RUBY)
+@pytest.mark.parametrize("how", RUBY)
+def test_no_class_opened_again_passes_tests_in_ruby(bench, how, what):
+    judged = ruby(how, _WRONG + WRONG_RUBY[what], bench)
+    assert judged.verdict not in (Verdict.AC, Verdict.INFRA), judged
+
+
+@pytest.mark.parametrize("what", RIGHT_RUBY)
+@pytest.mark.parametrize("how", RUBY)
+def test_right_answers_in_ruby_pass_with_what_else_they_define(bench, how, what):
+    judged = ruby(how, _RIGHT + RIGHT_RUBY[what], bench)
+    assert judged.verdict is Verdict.AC, judged
