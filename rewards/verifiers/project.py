@@ -5,8 +5,8 @@
      "build": ["/usr/bin/gcc", "-o", "tests.out", "test-framework/unity.c", "acronym.c", "test_acronym.c"],
      "artefact": "tests.out", "run": ["./tests.out"], "report": "unity", "limits": {"cpu_s": 2}}
 
-    files      the paths the answer is made of; where there is one, its block is found as any program is, where there
-               are several each block names its own (see `rewards.extract.files_of`); one that is missing is a refusal
+    files      the paths the answer is made of; for one see `rewards.extract.file_of`, where there are several each
+               block names its own (see `rewards.extract.files_of`); one that is missing is a refusal
     given      path -> text of all others; an answer has no way to replace one of these
     language   a name, or a list of them, of which the first is that of the tests
     build, run argument lists for a box with these files in it; no shell unless you write one. {python} is the
@@ -51,7 +51,7 @@ from assay.errors import DataError, EnvironmentProblem
 from assay.types import Task, TestVerdict, Verdict
 from rewards import building
 from rewards.bench import Bench
-from rewards.extract import NoProgram, as_answer, files_of, program_of
+from rewards.extract import NoProgram, as_answer, file_of, files_of
 from rewards.languages import Language, find
 from rewards.sandbox.base import Job, KilledBy, Limits, RunResult
 from rewards.verifiers import unit_python
@@ -147,8 +147,7 @@ class ProjectVerifier:
         """The answer's files as one text, which `judge` takes. Raises NoProgram with the name of a missing one."""
         plan = read(task)
         if len(plan.files) == 1:
-            usual = (program_of(text, language) for language in plan.languages)
-            found = next(filter(None, usual), None) or files_of(text, plan.files).get(plan.files[0])
+            found = file_of(text, plan.files[0], tuple(plan.given), plan.languages)
             if found is None and whole_text and text.strip():
                 return text
             if found is None:

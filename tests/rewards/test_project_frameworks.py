@@ -162,3 +162,40 @@ def test_no_class_opened_again_passes_tests_in_ruby(bench, how, what):
 def test_right_answers_in_ruby_pass_with_what_else_they_define(bench, how, what):
     judged = ruby(how, _RIGHT + RIGHT_RUBY[what], bench)
     assert judged.verdict is Verdict.AC, judged
+
+
+# --- one file among the blocks of an answer
+
+SCRIPT = '#!/usr/bin/env bash\nprintf "%s%s\\n" "$1" "$1"\n'
+BATS = '#!/usr/bin/env bats\n@test "a word" {\n    run bash twice.sh ab\n    [[ "$output" == "abab" ]]\n}\n'
+BLOCKS = {
+    "its name, then how it is run": f"**twice.sh**\n```bash\n{SCRIPT}```\n\nRun it:\n```bash\nbash twice.sh ab\n```\n",
+    "no name, then how it is run": f"```bash\n{SCRIPT}```\n\nTo run `twice.sh`:\n```bash\nbash twice.sh ab\n```\n",
+    "its name behind the fence": f"```bash:twice.sh\n{SCRIPT}```\n\nRun it:\n```bash\nbash twice.sh ab\n```\n",
+    "its name in the first line": f"```bash\n# twice.sh\n{SCRIPT}```\n\nA draft was:\n```bash\necho one\necho two\necho three\necho four\n```\n",
+    "the tests once more": f"### `twice.sh`\n\n```bash\n{SCRIPT}```\n\n**twice.bats**\n```bash\n{BATS}```\n",
+    "the tests behind a program without a name": f"```bash\n{SCRIPT}```\n\nFile: `twice.bats`\n```bash\n{BATS}```\n",
+    "permissions": f"```bash\n{SCRIPT}```\n```sh\nchmod +x twice.sh\n```\n",
+    "a session": f"```bash\n{SCRIPT}```\n```bash\n$ ./twice.sh ab\nabab\n$ ./twice.sh c\ncc\n$ ./twice.sh\n```\n",
+    "a draft before": f"```bash\necho one\necho two\necho three\n```\nBetter:\n```bash\n{SCRIPT}```\n",
+    "the tests first": f"Given **twice.bats**\n\n**twice.bats**\n```bash\n{BATS}```\nI write\n```bash\n{SCRIPT}```\n",
+    "how it will be run, first": f"It is run so:\n```bash\nbash twice.sh ab\n```\n**twice.sh**\n```bash\n{SCRIPT}```\n",
+    "how it will be run, first, and no name": f"It is run so:\n```bash\nbash twice.sh ab\n```\nSo:\n```bash\n{SCRIPT}```\n",
+    "what it says": f"**twice.sh**\n```bash\n{SCRIPT}```\nOutput of `twice.sh`:\n```\nabab\n```\n",
+    "only a name": f"```twice.sh\n{SCRIPT}```\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", BLOCKS)
+def test_the_one_file_is_found_among_the_blocks_of_an_answer(how):
+    given = task({"language": "bash", "files": ["twice.sh"], "given": {"twice.bats": BATS}, "run": ["/usr/bin/bats", "--tap", "twice.bats"], "report": "bats"})  # fmt: skip
+    found = ProjectVerifier().extract(given, BLOCKS[how], whole_text=False)
+    assert found.replace("# twice.sh\n", "").strip() == SCRIPT.strip()
+
+
+def test_a_short_program_behind_a_longer_draft_is_the_program():
+    text = f"```ruby\n{'# long' * 3}\ndef twice(x)\n  x\nend\n```\nThat is wrong:\n```ruby\ndef twice(x) = x + x\n```\n"
+    assert ProjectVerifier().extract(RUBY["project"], text, whole_text=False) == "def twice(x) = x + x\n"
+    text = f"{BLOCKS['its name, then how it is run']}Better:\n```bash twice.sh\necho $1$1\n```\n"
+    given = task({"language": "bash", "files": ["twice.sh"], "given": {"twice.bats": BATS}, "run": ["/usr/bin/bats", "--tap", "twice.bats"], "report": "bats"})  # fmt: skip
+    assert ProjectVerifier().extract(given, text, whole_text=False) == "echo $1$1\n"
