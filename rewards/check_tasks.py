@@ -63,7 +63,10 @@ def check_tasks(tasks: Iterable[Task], scorer: Scorer) -> TaskReport:
             continue
         unchecked += task.reference is None
         checked += 1
-        cause = _cause(task, language, scorer)
+        try:
+            cause = _cause(task, language, scorer)
+        except DataError as error:  # what only a run can show
+            cause = str(error)
         if cause:
             found.append(Disagreement(task_id=task.id, cause=cause))
     isolation = str(scorer.sandbox.isolation)

@@ -58,7 +58,7 @@ from rewards.verifiers import unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
 from rewards.verifiers.base import Judged, limits_of, one_by_one, overall, record_of
 from rewards.verifiers.project_python import module_of, sorted_out
-from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret
+from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret, Texts
 from rewards.verifiers.stdio import failure_of, last_words
 
 _REQUIRED = ("language", "files", "given", "report")
@@ -141,7 +141,16 @@ class ProjectVerifier:
 
     def check(self, task: Task) -> Language:
         """The language of the tests; DataError when the record cannot be judged by."""
-        return read(task).language
+        plan = read(task)
+        _parts(f"task {task.id!r}", plan, Secret(*("0" * 16, "0" * 32, "0" * 32)))
+        return plan.language
+
+    def probe(self, task: Task, bench: Bench) -> None:
+        """Raises DataError where the status of a run, report "exit", says nothing."""
+        plan = read(task)
+        if plan.report == "exit":
+            _require(bench, plan)
+            bench.keep(("project", task.id, repr(task.answer)), lambda: _probe(f"task {task.id!r}", plan, bench))
 
     def extract(self, task: Task, text: str, *, whole_text: bool) -> str:
         """The answer's files as one text, which `judge` takes. Raises NoProgram with the name of a missing one."""
@@ -165,8 +174,7 @@ class ProjectVerifier:
         files = {plan.files[0]: program} if len(plan.files) == 1 else files_of(program, plan.files)
         _require(bench, plan)
         isolation = str(bench.sandbox.isolation)
-        if plan.report == "exit":
-            bench.keep(("project", task.id, repr(task.answer)), lambda: _probe(f"task {task.id!r}", plan, bench))
+        self.probe(task, bench)
         count = plan.tests if plan.framework.apart else 1
         complaint = plan.framework.refuses(files, plan.given, plan.test_files)
         if complaint:
@@ -190,10 +198,7 @@ def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tu
         return one_by_one(bench, len(paths), lambda number: _judge_python(where, plan, files, bench, paths[number]))
     framework = plan.framework
     secret = Secret(secrets.token_hex(8), secrets.token_hex(16), secrets.token_hex(16))
-    try:
-        parts = framework.parts(plan.given, plan.test_files, plan.files, secret)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
+    parts = _parts(where, plan, secret)
     limits = _limits(plan, bench)
     each = 1 if framework.apart else plan.tests
 
@@ -211,6 +216,14 @@ def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tu
         return _verdict(run, plan, secret, each)
 
     return one_by_one(bench, len(parts), one)
+
+
+def _parts(where: str, plan: Plan, secret: Secret) -> list[Texts]:
+    """The given files of each run. Raises DataError where the framework cannot make them of these."""
+    try:
+        return plan.framework.parts(plan.given, plan.test_files, plan.files, secret)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _verdict(run: RunResult, plan: Plan, secret: Secret, tests: int) -> TestVerdict:

@@ -5,7 +5,11 @@ from __future__ import annotations
 # ruff: noqa: E501 -- many programs, each on a line
 import pytest
 
+from assay.errors import DataError
 from assay.types import Message, Task, Verdict
+from rewards.check_tasks import check_tasks
+from rewards.config import RewardsConfig, SandboxConfig
+from rewards.scorer import Scorer, check_answers, probes
 from rewards.verifiers.base import Judged
 from rewards.verifiers.project import ProjectVerifier
 from rewards.verifiers.unit_tests import UnitTestsVerifier
@@ -199,3 +203,29 @@ def test_a_short_program_behind_a_longer_draft_is_the_program():
     text = f"{BLOCKS['its name, then how it is run']}Better:\n```bash twice.sh\necho $1$1\n```\n"
     given = task({"language": "bash", "files": ["twice.sh"], "given": {"twice.bats": BATS}, "run": ["/usr/bin/bats", "--tap", "twice.bats"], "report": "bats"})  # fmt: skip
     assert ProjectVerifier().extract(given, text, whole_text=False) == "echo $1$1\n"
+
+
+# --- what can be known before a step draws the task
+
+NO_HEADER = task({"language": "c", "files": ["f.c"], "given": {"test_f.c": "void t(void);\nint main(void) { RUN_TEST(t); return 0; }\n"}, "build": ["/usr/bin/gcc", "-o", "t", "test_f.c", "f.c"], "artefact": "t", "run": ["./t"], "report": "unity"})  # fmt: skip
+BELIEVES = task({"language": "python", "files": ["add.py"], "given": {"run.py": "import sys\nsys.path.insert(0, '.')\nimport add\nassert add.f()\n"}, "run": ["{python}", "run.py"], "report": "exit"})  # fmt: skip
+
+
+def test_tests_that_cannot_be_taken_apart_are_refused_before_anything_runs():
+    with pytest.raises(DataError, match="does not include unity.h"):
+        check_answers([NO_HEADER])
+
+
+def test_a_status_that_says_nothing_is_found_before_a_run_and_listed_beside_others():
+    scorer = Scorer(RewardsConfig(sandbox=SandboxConfig(tier="local", cpu_s=3, wall_s=10)))
+    try:
+        assert probes([BELIEVES]) and not probes([RUBY["minitest"]])
+        with pytest.raises(DataError, match="only leaves with status 0 passes"):
+            scorer.probe([RUBY["minitest"], BELIEVES])
+        report = check_tasks([BELIEVES, NO_HEADER, RUBY["minitest"]], scorer)
+    finally:
+        scorer.close()
+    assert [found.cause.partition(": ")[2] for found in report.disagreements] == [
+        "an answer that only leaves with status 0 passes, so the status says nothing",
+        "test_f.c does not include unity.h",
+    ]
