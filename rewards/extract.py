@@ -23,6 +23,12 @@ _NAMED = re.compile(
     r"[`'\"*]*(?P<path>[\w.+/-]+?)[`'\"*]*:?[ \t]*(?:\*+/|-->|\*\)|\"{3})?[ \t]*",
     re.IGNORECASE,
 )
+#: a line that is a path but for decoration: "**twice.sh**", "### `src/a.py`:", "File: twice.sh", "In `twice.sh`:"
+_TITLE = re.compile(
+    r"[\s>#*_`\"'-]*(?:\d+[.)]\s+)?[*_`]*(?:(?:in|file|filename|path|the file)\b[ \t]*[:=]?)?[\s*_`\"']*"
+    r"(?P<path>[\w.+/-]+?)[\s*_`\"':]*",
+    re.IGNORECASE,
+)
 _DECORATED = re.compile(r"[,:{]")  #: where a label ends and what is said beside it begins: "python:solution.py"
 
 
@@ -78,6 +84,42 @@ def files_of(text: str, paths: Sequence[str]) -> dict[str, str]:
                 found[named_here.pop()] = _shifted(body, match["indent"])
                 break
     return found
+
+
+def file_of(text: str, path: str, given: Sequence[str], languages: Sequence[Language]) -> str | None:
+    """The one file that a completion is to hold, or None.
+
+    The last block that its info string, first comment, or a line of the path alone names after it; else what
+    `program_of` finds; else `files_of`. Blocks named so after a given file are passed over, and behind the program
+    those that only use it: three lines at most that mention one of the files, a session with a prompt ("$ "), or, in
+    a shell, two lines behind more. One with a shebang is a program.
+    """
+    text = text.replace("\r\n", "\n")
+    known = (path, *given)
+    mentioned = re.compile(rf"(?<![\w.-])(?:{'|'.join(re.escape(each.rpartition('/')[2]) for each in known)})(?![\w-])")
+    labels, shell = {label for each in languages for label in (each.name, *each.aliases)}, languages[-1].name == "bash"
+    rest, named, longest, at = "", None, 0, 0
+    for match in _FENCE.finditer(text):
+        lines = [line for line in match["body"].split("\n") if line.strip()]
+        before = text[: match.start()].removesuffix("\n").removesuffix("\n").rpartition("\n")[2]
+        info = match[0][: match[0].index("\n")].strip(" \t`~")
+        title = [found["path"]] if (found := _TITLE.fullmatch(before)) else []
+        comments = [found["path"] for line in lines[:2] if (found := _NAMED.fullmatch(line))]
+        name = next((one for word in (*_WORD.findall(info), *comments, *title) if (one := _path_of(word, known))), None)
+        few = bool(len(lines) <= 3 and mentioned.search(match["body"])) or (shell and len(lines) <= 2 < longest)
+        few = few or any(line.lstrip().startswith("$ ") for line in lines)
+        # one that is labelled with a language other than a shell's, or named, is no note
+        may_be = shell or match["label"].lower().strip("{}.:,") not in labels
+        usage = longest > 0 and few and may_be and name != path and not match["body"].lstrip().startswith("#!")
+        rest += text[at : match.start()]
+        if not usage and (name is None or name == path):
+            rest += match[0]
+            longest = max(longest, len(lines))
+            named = _shifted(match["body"], match["indent"]) if name and lines else named
+        at = match.end()
+    rest += text[at:]
+    usual = (program_of(rest, language) for language in languages)
+    return named or next(filter(None, usual), None) or files_of(rest, (path,)).get(path)
 
 
 def as_answer(files: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ from rewards.languages import Language
 from rewards.sandbox.base import Sandbox
 from rewards.sandbox.tiers import open_sandbox
 from rewards.verifiers import VERIFIERS
-from rewards.verifiers.base import Extracting, GroupVerifier, Judged, ProgramVerifier
+from rewards.verifiers.base import Extracting, GroupVerifier, Judged, Probing, ProgramVerifier
 
 TRIES = 2  #: a harness failure is tried once more, on a fresh box, before the sample is given up
 CACHE_SIZE = 4096
@@ -58,6 +58,18 @@ class Scorer:
         if isinstance(verifier, GroupVerifier):
             raise DataError(f"task {task.id!r}: verifier {task.verifier!r} judges whole groups, not single answers")
         return self._score(verifier, task, verifier.check(task), text)
+
+    def probe(self, tasks: Sequence[Task]) -> None:
+        """Run what shows that a task's tests can fail, where its verifier knows no other way. Raises DataError for the
+        first task that cannot judge; what a failing sandbox leaves open is asked again when the task is judged.
+        """
+        for task in tasks:
+            verifier = verifier_of(task)
+            if isinstance(verifier, Probing):
+                try:
+                    verifier.probe(task, self._bench)
+                except InfraFailure:
+                    continue
 
     def close(self) -> None:
         """End the sandbox. Idempotent."""
@@ -138,6 +150,11 @@ def verifier_of(task: Task) -> ProgramVerifier | GroupVerifier:
     if task.verifier not in VERIFIERS:
         raise DataError(f"task {task.id!r}: no verifier {task.verifier!r}; there are {', '.join(sorted(VERIFIERS))}")
     return VERIFIERS[task.verifier]
+
+
+def probes(tasks: Sequence[Task]) -> bool:
+    """Whether `Scorer.probe` has anything to do for these."""
+    return any(isinstance(verifier_of(task), Probing) for task in tasks)
 
 
 def check_answers(tasks: Sequence[Task]) -> None:

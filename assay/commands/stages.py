@@ -27,7 +27,7 @@ from assay.types import ScoredGroup, Verdict
 from evals.evaluate import evaluate
 from evals.passk import EvalResult
 from rewards.model.config import RewardModelConfig
-from rewards.scorer import Scorer, check_answers
+from rewards.scorer import Scorer, check_answers, probes
 from rollouts.engine import Sampling
 from sft.config import SFTConfig
 
@@ -69,14 +69,16 @@ def check_tasks(run: Run) -> None:
         raise DataError(
             f"{len(shared)} held-out prompts stand among the training prompts too; remove them from one side"
         )
-    check_answers([*run.train_tasks, *heldout])
-    tasks = [task for task in (*run.train_tasks, *heldout) if task.reference is not None]
+    every = [*run.train_tasks, *heldout]
+    check_answers(every)
+    tasks = [task for task in every if task.reference is not None]
     if run.config.tasks.check == "sample":
         tasks = random.Random(run.config.seed).sample(tasks, min(64, len(tasks)))
-    if run.config.tasks.check == "none" or not tasks:
+    if run.config.tasks.check == "none" or not (tasks or probes(every)):
         return
     scorer = Scorer(run.config.rewards)
     try:
+        scorer.probe(every)
         report = check(tasks, scorer)
     finally:
         scorer.close()

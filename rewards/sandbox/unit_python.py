@@ -18,38 +18,131 @@ set that the answer made), `+` and `*`; `case` patterns; a function made to look
 """
 
 
-def assay_restorer(modules):
-    """A function that puts the modules named by the tests, and how modules are found, back as they are now."""
+def assay_restorer(modules, early=(), barred=()):
+    """A function that puts the modules named by the tests, and how modules are found, back as they are now.
+
+    The given modules of `early` too, functions and all; while they load, none of `barred`, the answer's, can.
+    """
+    import builtins
     import sys
 
-    loaded, set_in = sys.modules, type.__setattr__
+    loaded, set_in, delete_in, function = sys.modules, type.__setattr__, type.__delattr__, type(assay_unit)
+    hidden = [name for name in barred if name not in loaded]
     for name in modules:
         try:
             __import__(name)
         except ImportError:
             continue  # the tests will say so themselves
-    found = {name: loaded[name] for name in list(loaded) if name in modules or name.partition(".")[0] in modules}
-    kept = [
-        (
-            vars(module),
-            dict(vars(module)),
-            [(value, dict(vars(value))) for value in vars(module).values() if type(value) is type],
-        )
-        for module in found.values()
-    ]
-    finders, hooks = sys.meta_path[:], sys.path_hooks[:]
+    loaded.update(dict.fromkeys(hidden))
+    for name in early:
+        try:
+            __import__(name)
+        except Exception:  # noqa: BLE001 -- whatever it is, the tests will say so themselves
+            continue
+    for name in hidden:
+        loaded.pop(name, None)
+    wanted = {*modules, *early}
+    found = {name: loaded[name] for name in list(loaded) if name in wanted or name.partition(".")[0] in modules}
+    kept, codes = [(vars(builtins), dict(vars(builtins)), [])], []
+    for name, module in found.items():
+        classes = [value for value in vars(module).values() if isinstance(value, type)]
+        if name not in early:
+            classes = [value for value in classes if type(value) is type]
+        kept.append((vars(module), dict(vars(module)), [(value, dict(vars(value))) for value in classes]))
+        if name in early or name.partition(".")[0] == "unittest":
+            values = [value for space in (module, *classes) for value in vars(space).values()]
+            for value in values:
+                value = value.__func__ if type(value) in (staticmethod, classmethod) else value
+                for one in (value.fget, value.fset) if type(value) is property else (value,):
+                    if type(one) is function:
+                        codes.append((one, one.__code__, one.__defaults__, one.__kwdefaults__))
+    finders, hooks, words = sys.meta_path[:], sys.path_hooks[:], frozenset(vars(builtins))
+    lazy = ("__annotations__", "__annotations_cache__", "__annotate_func__", "__abstractmethods__", "__doc__")
+
+    def added(kind, members):
+        """What a class has now that hides what it had: a name its bases have, or one the language asks for."""
+        for key in [key for key in kind.__dict__ if key not in members and key not in lazy]:
+            if (key[:2] == key[-2:] == "__") or any(key in base.__dict__ for base in kind.__mro__[1:]):
+                yield key
 
     def restore():
         sys.meta_path[:], sys.path_hooks[:] = finders, hooks
         loaded.update(found)
         for space, names, classes in kept:
+            for key in [key for key in space if key in words and key not in names]:
+                del space[key]
             space.update(names)
             for kind, members in classes:
+                for key in added(kind, members):
+                    delete_in(kind, key)
                 for key, value in members.items():
                     if kind.__dict__.get(key) is not value and key not in ("__dict__", "__weakref__"):
                         set_in(kind, key, value)
+        for one, code, defaults, named in codes:
+            one.__code__, one.__defaults__, one.__kwdefaults__ = code, defaults, named
 
     return restore
+
+
+def assay_files(late, paths):
+    """A function that writes the files `paths` as they are now, and loads the modules of `late`, pairs of module and
+    path, from them: no text, compiled code or module of the answer's stands in for one.
+    """
+    import posix
+    import sys
+    from importlib.machinery import ModuleSpec
+
+    folder, loaded, flags = posix.getcwd(), sys.modules, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC
+    texts, compile_, exec_ = {}, compile, exec
+    open_, write, close, unlink, chdir = posix.open, posix.write, posix.close, posix.unlink, posix.chdir
+    for path in paths:
+        with open(f"{folder}/{path}", "rb") as file:  # noqa: PTH123 -- the box loads as little as it can
+            texts[path] = file.read()
+    of = dict(late)
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name not in of:
+                return None
+            spec = ModuleSpec(name, Finder, origin=f"{folder}/{of[name]}", is_package=of[name].endswith("__init__.py"))
+            spec.has_location = True
+            if spec.submodule_search_locations is not None:
+                spec.submodule_search_locations.append(spec.origin.rpartition("/")[0])
+            return spec
+
+        @staticmethod
+        def create_module(spec):
+            return None
+
+        @staticmethod
+        def exec_module(module):
+            path = of[module.__name__]
+            exec_(compile_(texts[path], f"{folder}/{path}", "exec", dont_inherit=True), module.__dict__)
+
+    def put():
+        chdir(folder)
+        for path, text in texts.items():
+            try:  # noqa: SIM105 -- the box loads as little as it can
+                unlink(f"{folder}/{path}")
+            except FileNotFoundError:
+                pass
+            to = open_(f"{folder}/{path}", flags, 0o644)
+            while text:
+                text = text[write(to, text) :]
+            close(to)
+        sys.meta_path.insert(0, Finder)
+        for name in of:
+            loaded.pop(name, None)
+        for name in of:
+            try:
+                __import__(name)
+            except Exception:  # noqa: BLE001 -- whatever it is, the tests will say so themselves
+                continue
+            for other in [each for each in loaded if each.rpartition(".")[0] == name]:
+                vars(loaded[name]).setdefault(other.rpartition(".")[2], loaded[other])
+
+    return put
 
 
 def assay_comparison(known):
@@ -184,8 +277,10 @@ def assay_operators(own):
     return {f"assay_{name}": function for name, function in found.items()}, refuse, differ
 
 
-def assay_unit(token, modules, known):
-    """The pair (run, end). `modules` are the names the tests import, `known` some that the answer does."""
+def assay_unit(token, modules, known, early=(), late=(), barred=(), paths=()):
+    """The pair (run, end). `modules` are the names the tests import, `known` some that the answer does; the rest is
+    for tests with files beside them (see `rewards/verifiers/project_python.py`).
+    """
     import builtins
     import posix
     import sys
@@ -197,7 +292,8 @@ def assay_unit(token, modules, known):
     if "codes" in frame.f_locals:
         frame.f_locals["codes"][0] = None
     del frame
-    restore, (own, trusted, named) = assay_restorer(modules), assay_comparison(known)
+    restore, (own, trusted, named) = assay_restorer(modules, early, barred), assay_comparison(known)
+    put = assay_files(late, paths) if paths else None
     operators, refuse, differ = assay_operators(own)
     unittest = loaded.get("unittest") if "unittest" in modules else None
     passed = ran = 0
@@ -243,6 +339,8 @@ def assay_unit(token, modules, known):
     def run(space, source, wanted, module):
         nonlocal ended
         restore()
+        if put is not None:
+            put()
         if module:
             loaded[module] = loaded["answer"]
         tests = {"__builtins__": clean, "__name__": "assay_tests", "assay_hold": hold, **operators}

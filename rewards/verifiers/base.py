@@ -55,6 +55,15 @@ class Extracting(Protocol):
 
 
 @runtime_checkable
+class Probing(Protocol):
+    """A program verifier that can say of some records only by a run whether they can judge."""
+
+    def probe(self, task: Task, bench: Bench) -> None:
+        """Raises DataError for a record that would believe anything, EnvironmentProblem where a tool is missing."""
+        ...
+
+
+@runtime_checkable
 class GroupVerifier(Protocol):
     """Judges all completions of one prompt at once."""
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from rewards.verifiers.harness_go_testify import GO_TESTIFY
 from rewards.verifiers.harness_row import Harness
 from rewards.verifiers.harness_rows_compiled import CPP, CSHARP, GO, JAVA, RUST, RUST_AT_TOP, SCALA, SWIFT, C, D
-from rewards.verifiers.harness_rows_scripts import BASH, JAVASCRIPT, JULIA, LUA, PERL, PHP, RACKET, RUBY, TYPESCRIPT, R
+from rewards.verifiers.harness_rows_scripts import BASH, JAVASCRIPT, JULIA, LUA, PERL, PHP, RACKET, TYPESCRIPT, R
+from rewards.verifiers.harness_ruby import RUBY
 
 #: by the name of the language's row; Python's stands in `rewards.verifiers.unit_python`
 HARNESSES: dict[str, Harness] = {

@@ -5,8 +5,8 @@
      "build": ["/usr/bin/gcc", "-o", "tests.out", "test-framework/unity.c", "acronym.c", "test_acronym.c"],
      "artefact": "tests.out", "run": ["./tests.out"], "report": "unity", "limits": {"cpu_s": 2}}
 
-    files      the paths the answer is made of; where there is one, its block is found as any program is, where there
-               are several each block names its own (see `rewards.extract.files_of`); one that is missing is a refusal
+    files      the paths the answer is made of; for one see `rewards.extract.file_of`, where there are several each
+               block names its own (see `rewards.extract.files_of`); one that is missing is a refusal
     given      path -> text of all others; an answer has no way to replace one of these
     language   a name, or a list of them, of which the first is that of the tests
     build, run argument lists for a box with these files in it; no shell unless you write one. {python} is the
@@ -60,13 +60,14 @@ from assay.errors import DataError, EnvironmentProblem
 from assay.types import Task, TestVerdict, Verdict
 from rewards import building
 from rewards.bench import Bench
-from rewards.extract import NoProgram, as_answer, files_of, program_of
+from rewards.extract import NoProgram, as_answer, file_of, files_of
 from rewards.languages import Language, find
 from rewards.sandbox.base import Job, KilledBy, Limits, RunResult
 from rewards.verifiers import project_exit, project_unity, unit_python
 from rewards.verifiers.asserts import COMPARED_INSIDE
 from rewards.verifiers.base import Judged, limits_of, one_by_one, overall, record_of
-from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret
+from rewards.verifiers.project_python import module_of, sorted_out
+from rewards.verifiers.project_rows import FRAMEWORKS, Framework, Secret, Texts
 from rewards.verifiers.stdio import failure_of, last_words
 
 _REQUIRED = ("language", "files", "given", "report")
@@ -137,14 +138,22 @@ class ProjectVerifier:
 
     def check(self, task: Task) -> Language:
         """The language of the tests; DataError when the record cannot be judged by."""
-        return read(task).language
+        plan = read(task)
+        _parts(f"task {task.id!r}", plan, Secret(*("0" * 16, "0" * 32, "0" * 32)))
+        return plan.language
+
+    def probe(self, task: Task, bench: Bench) -> None:
+        """Raises DataError where the status of a run, report "exit", says nothing."""
+        plan = read(task)
+        if plan.report == "exit":
+            _require(bench, plan)
+            bench.keep(("project", task.id, repr(task.answer)), lambda: self._probe(task, plan, bench))
 
     def extract(self, task: Task, text: str, *, whole_text: bool) -> str:
         """The answer's files as one text, which `judge` takes. Raises NoProgram with the name of a missing one."""
         plan = read(task)
         if len(plan.files) == 1:
-            usual = (program_of(text, language) for language in plan.languages)
-            found = next(filter(None, usual), None) or files_of(text, plan.files).get(plan.files[0])
+            found = file_of(text, plan.files[0], tuple(plan.given), plan.languages)
             if found is None and whole_text and text.strip():
                 return text
             if found is None:
@@ -162,8 +171,7 @@ class ProjectVerifier:
         files = {plan.files[0]: program} if len(plan.files) == 1 else files_of(program, plan.files)
         _require(bench, plan)
         isolation = str(bench.sandbox.isolation)
-        if plan.report == "exit":
-            bench.keep(("project", task.id, repr(task.answer)), lambda: self._probe(task, plan, bench))
+        self.probe(task, bench)
         count = plan.tests if plan.framework.apart else 1
         try:
             tests = _judge(f"task {task.id!r}", plan, files, bench)
@@ -192,10 +200,7 @@ def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tu
         return one_by_one(bench, len(paths), lambda number: _judge_python(where, plan, files, bench, paths[number]))
     framework = plan.framework
     secret = Secret(secrets.token_hex(8), secrets.token_hex(16), secrets.token_hex(16))
-    try:
-        parts = framework.parts(plan.given, plan.test_files, plan.files, secret)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
+    parts = _parts(where, plan, secret)
     limits = _limits(plan, bench)
     each = 1 if framework.apart else plan.tests
     build, own = _filled(plan.build, bench), _bytes(files)
@@ -218,6 +223,14 @@ def _judge(where: str, plan: Plan, files: Mapping[str, str], bench: Bench) -> tu
         return _verdict(run, plan, secret, each)
 
     return one_by_one(bench, len(parts), one)
+
+
+def _parts(where: str, plan: Plan, secret: Secret) -> list[Texts]:
+    """The given files of each run. Raises DataError where the framework cannot make them of these."""
+    try:
+        return plan.framework.parts(plan.given, plan.test_files, plan.files, secret)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _verdict(run: RunResult, plan: Plan, secret: Secret, tests: int) -> TestVerdict:
@@ -243,14 +256,13 @@ def _verdict(run: RunResult, plan: Plan, secret: Secret, tests: int) -> TestVerd
 
 def _judge_python(where: str, plan: Plan, files: Mapping[str, str], bench: Bench, path: str) -> TestVerdict:
     """`unittest`: a file of tests is taken apart on the host and runs after the answer's modules were loaded."""
-    modules = [each.removesuffix(".py").replace("/", ".") for each in files if each.endswith(".py")]
     tests = unit_python.prepare(f"{where}, {path}", plan.given[path], module="", entry_point="")
-    theirs = {name for name in tests.modules if name.partition(".")[0] in {each.partition(".")[0] for each in modules}}
-    tests = replace(tests, modules=tuple(name for name in tests.modules if name not in theirs))
-    program = "".join(f"from {module.removesuffix('.__init__')} import *\n" for module in modules)
-    texts = {**{each: text for each, text in plan.given.items() if each != path}, **files}
-    box = {each: text.encode("utf-8", "replace") for each, text in texts.items()}
-    complaint, found = unit_python.judge(bench, _limits(plan, bench), program, tests, "", files=box)
+    beside = {each: text for each, text in plan.given.items() if each != path}
+    library, given = sorted_out(plan.given[path], beside, plan.files)
+    tests = replace(tests, modules=library)
+    program = "".join(f"from {module_of(each)} import *\n" for each in files if each.endswith(".py"))
+    box = {each: text.encode("utf-8", "replace") for each, text in {**beside, **files}.items()}
+    complaint, found = unit_python.judge(bench, _limits(plan, bench), program, tests, "", files=box, given=given)
     if complaint is not None:
         raise building.CompileError(complaint)
     return replace(found, detail=COMPARED_INSIDE) if found.verdict is Verdict.AC else found

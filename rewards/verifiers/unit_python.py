@@ -24,6 +24,7 @@ from rewards.records import Report, verdicts
 from rewards.rewriting import outside, replaced
 from rewards.sandbox.base import Limits, RunResult
 from rewards.values import decode, parse
+from rewards.verifiers.project_python import Given
 
 _IN_BOX = Path(__file__).resolve().parents[1] / "sandbox" / "unit_python.py"
 _CASES = ("TestCase", "unittest.TestCase")
@@ -109,10 +110,11 @@ def judge(
     module: str,
     *,
     files: Mapping[str, bytes] | None = None,
+    given: Given | None = None,
 ) -> tuple[str | None, TestVerdict]:
     """Run one test text after `program`, in a box of its own: why there is no program, and the verdict.
 
-    `files` lie in the working folder, where both may import them; what `program` imports of them is the answer's.
+    `files` lie in the working folder, where both may import them; what is not in `given` of them is the answer's.
     Raises DataError for tests that import what is neither in the box nor among the files: no answer could pass them.
     """
     there = {path.partition("/")[0].removesuffix(".py") for path in files or {}}
@@ -125,9 +127,10 @@ def judge(
     known = tuple(sorted(_KNOWN & set(re.findall(r"^\s*(?:import|from)\s+(\w+)", own, re.MULTILINE))))
     # what the answer calls `bool` or puts into `builtins` is not what decides
     beside = '__import__("sys").path.insert(0, __import__("os").getcwd())\n' if files else ""
+    beside_it = tuple(given) if given is not None else ()
     prelude = f"""{beside}unit_{name} = {{"__builtins__": dict(vars(__import__("builtins")))}}
 exec({_IN_BOX.read_text()!r}, unit_{name})
-run_{name}, end_{name} = unit_{name}["assay_unit"]({token!r}, {tests.modules!r}, {known!r})
+run_{name}, end_{name} = unit_{name}["assay_unit"]({token!r}, {tests.modules!r}, {known!r}, *{beside_it!r})
 del unit_{name}
 """
     setup = f"run_{name}(globals(), {tests.source!r}, {tests.names!r}, {module!r})\n"
