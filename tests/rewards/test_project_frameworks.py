@@ -225,7 +225,6 @@ def test_a_status_that_says_nothing_is_found_before_a_run_and_listed_beside_othe
         report = check_tasks([BELIEVES, NO_HEADER, RUBY["minitest"]], scorer)
     finally:
         scorer.close()
-    assert [found.cause.partition(": ")[2] for found in report.disagreements] == [
-        "an answer that only leaves with status 0 passes, so the status says nothing",
-        "test_f.c does not include unity.h",
-    ]
+    status, header = (found.cause for found in report.disagreements)
+    assert "an answer that only leaves with status 0 passes" in status
+    assert header.endswith("test_f.c does not include unity.h")
