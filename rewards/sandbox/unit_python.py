@@ -14,7 +14,8 @@ what it holds.
 
 What remains: the classes just named; a value of the library's that asks one of the answer's which it holds (UserList,
 an abstract Set); built-in functions and methods that compare or add (`sum`, `max`, `list.index`, a look-up in a dict or
-set that the answer made), `+` and `*`; `case` patterns; a function made to look as if it were the library's.
+set that the answer made), `+` and `*`; `case` patterns; a function made to look as if it were the library's; what the
+answer's functions patch when the tests call them, as modules are put back once, before the tests.
 """
 
 

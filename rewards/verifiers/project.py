@@ -28,15 +28,19 @@ What is demanded of a framework, so that neither leaving early nor a printed rep
               their like, which Unity and the tests call
     bats      a box for every test, so none finds what an earlier one left; where it has been read and before the answer
               runs, its file is deleted, functions are made read-only, and a token is written only where it completed
-    unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it
-    minitest  as "unit_tests" in Ruby; tests are run one by one, and the token is written behind the last
+    unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it. When the answer
+              has been loaded, given files and modules are put back (see `rewards.verifiers.project_python`)
+    minitest  as "unit_tests" in Ruby (see `rewards.verifiers.harness_ruby`); tests are run one by one, and the token is
+              written behind the last
 
 A skipped or ignored test has not run; a record whose tests say so themselves is refused. As many tests must have run as
 the files of tests have.
 
 What remains: tests and answer share a process in unity, unittest and minitest, and in bats where the tests source the
-answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. Every
-accepted test says COMPARED_INSIDE.
+answer; else they share a user. An answer that sets out to search memory can find the token or what is expected. Under
+unittest a function of the answer's, when tests call it, may still write given files or patch `unittest` and given
+modules for what comes after; and a class of a given module that itself imports the answer is not the one that the
+answer imported. Every accepted test says COMPARED_INSIDE.
 """
 
 from __future__ import annotations
