@@ -14,8 +14,15 @@ what it holds.
 
 What remains: the classes just named; a value of the library's that asks one of the answer's which it holds (UserList,
 an abstract Set); built-in functions and methods that compare or add (`sum`, `max`, `list.index`, a look-up in a dict or
-set that the answer made), `+` and `*`; `case` patterns; a function made to look as if it were the library's.
+set that the answer made), `+` and `*`; `case` patterns; a function made to look as if it were the library's; what the
+answer's functions patch when the tests call them, as modules are put back once, before the tests.
 """
+
+
+def assay_faults():
+    """What a given module may raise as it is loaded."""
+    usual = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError)
+    return (*usual, RuntimeError, SyntaxError, TypeError, ValueError)
 
 
 def assay_restorer(modules, early=(), barred=()):
@@ -37,7 +44,7 @@ def assay_restorer(modules, early=(), barred=()):
     for name in early:
         try:
             __import__(name)
-        except Exception:  # noqa: BLE001 -- whatever it is, the tests will say so themselves
+        except assay_faults():  # the tests will say so themselves
             continue
     for name in hidden:
         loaded.pop(name, None)
@@ -98,7 +105,7 @@ def assay_files(late, paths):
     for path in paths:
         with open(f"{folder}/{path}", "rb") as file:  # noqa: PTH123 -- the box loads as little as it can
             texts[path] = file.read()
-    of = dict(late)
+    of, faults = dict(late), assay_faults()
 
     class Finder:
         @staticmethod
@@ -137,7 +144,7 @@ def assay_files(late, paths):
         for name in of:
             try:
                 __import__(name)
-            except Exception:  # noqa: BLE001 -- whatever it is, the tests will say so themselves
+            except faults:  # the tests will say so themselves
                 continue
             for other in [each for each in loaded if each.rpartition(".")[0] == name]:
                 vars(loaded[name]).setdefault(other.rpartition(".")[2], loaded[other])
@@ -278,9 +285,7 @@ def assay_operators(own):
 
 
 def assay_unit(token, modules, known, early=(), late=(), barred=(), paths=()):
-    """The pair (run, end). `modules` are the names the tests import, `known` some that the answer does; the rest is
-    for tests with files beside them (see `rewards/verifiers/project_python.py`).
-    """
+    """The pair (run, end). `modules` are what tests import, `known` some that the answer does; then see `Given`."""
     import builtins
     import posix
     import sys

@@ -31,8 +31,10 @@ What is demanded of a framework, so that neither leaving early nor a printed rep
     bats      a box for every test, so none finds what an earlier one left; its file is gone before the answer runs,
               and a token is written behind the last line of the test. What tests source runs in another bash, and only
               values come back, see `project_bats`
-    unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it
-    minitest  as "unit_tests" in Ruby; tests are run one by one, and the token is written behind the last
+    unittest  as "unit_tests" in Python, with the files beside; every comparison is asked who makes it. When the answer
+              has been loaded, given files and modules are put back (see `rewards.verifiers.project_python`)
+    minitest  as "unit_tests" in Ruby (see `rewards.verifiers.harness_ruby`); tests are run one by one, and the token is
+              written behind the last
 
 A skipped or ignored test has not run; a record whose tests say so themselves is refused. As many tests must have run as
 the files of tests have.
@@ -44,8 +46,10 @@ behind a test, and be called by the C library while Unity prints a failure (a st
 macro of its header can be a variable's name in the tests. A bats test that gives output to arithmetic (`(( ))`,
 `[[ $output -eq 5 ]]`) or to `eval` runs it. For "exit": a runner that loads the answer by a name it puts together, and
 looks into it first, where the task has no reference; one that loads modules from its folder after the answer ran, which
-may have put new ones there; a tier that is not "local", where given files are as writable as all. Every accepted test
-says COMPARED_INSIDE.
+may have put new ones there; a tier that is not "local", where given files are as writable as all. Under unittest a
+function of the answer's, when tests call it, may still write given files or patch `unittest` and given modules for what
+comes after; and a class of a given module that itself imports the answer is not the one that the answer imported. Every
+accepted test says COMPARED_INSIDE.
 """
 
 from __future__ import annotations

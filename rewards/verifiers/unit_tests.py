@@ -17,7 +17,8 @@ can. "verdict by exit status" would be won by `exit(0)`. What is demanded instea
     - assertions that a language may skip are made to count (see `harness_row`), and as many must have held as the text
       cannot avoid; a case of `unittest`, `test/unit` or `minitest` that was skipped is a failure.
     - where possible the assertions are out of the answer's reach: other names, built-ins put aside beforehand, macros
-      undone, operators of the answer's own refused (Python), keywords and assignments (Bash).
+      undone, operators of the answer's own refused (Python), keywords and assignments (Bash), classes that are frozen
+      and methods that are looked up again (Ruby).
     - a text that cannot fail is refused as data.
 
 What remains: an answer that sets out to search its process (frames, heap, /proc/self/mem) can find the token or the
