@@ -94,9 +94,8 @@ def start(
     record = RunRecord(folder, config.steps, keep_last=2, snapshot=trainer.snapshot, say=lambda line: None)
     first, cursor = 0, 0
     if resume:
-        checkpoint, first, cursor = record.resume()
+        checkpoint, first, cursor = record.resume(trainer.restore, config.checkpoint_every)
         assert checkpoint is not None
-        trainer.restore(checkpoint)
 
     def sync() -> dict[str, float]:
         return {} if samples else {"weights/x": pool.sync(publish({"a": torch.ones(2)}, trainer.version), PROBE)[1]}
