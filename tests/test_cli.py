@@ -65,7 +65,7 @@ def config(tmp_path: Path, **tree: object) -> str:
         ("grpo", ["--resume", "a", "--replay", "b"], "--resume and --replay exclude each other"),
         ("report", ["nowhere"], "nowhere"),
         ("check-tasks", ["nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
-        ("check-tasks", ["x", "--format", "apps"], "no such format"),
+        ("check-tasks", ["x", "--format", "nowhere"], "no such format"),
         ("eval", ["configs/mbpp.yaml", "--policy", "/nowhere/at/all"], "no such folder"),
     ],
 )
@@ -199,6 +199,8 @@ def test_resume_takes_no_settings_but_where_and_how_long_it_runs(tmp_path: Path)
         assert result.returncode == 2 and f"takes the run's own settings, given {word}; only max" in result.stderr
     anew = Run.reopen(run.folder, ["max_hours=2", "cluster.address=head:6379"]).config
     assert (anew.max_hours, anew.cluster.address) == (2, "head:6379")
+    assert run.claim is not None
+    run.claim.release()
     assert "nothing to resume" in assay("grpo", "--resume", str(run.folder), "max_hours=2").stderr
     Lineage(run.folder).record("sft", kind="policy", path="x")
     Run.open(anew)  # the same run, elsewhere

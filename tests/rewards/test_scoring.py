@@ -173,7 +173,7 @@ def test_a_compiler_that_did_not_end_in_time_is_tried_once_more(function_task):
 def test_an_unknown_verifier_is_named():
     task = Task(id="t", messages=(Message(role="user", content=""),), verifier="magic", answer={})
     with pytest.raises(
-        DataError, match="no verifier 'magic'; there are asserts, checker, custom, function, math, stdio, unit"
+        DataError, match="no verifier 'magic'; there are asserts, checker, custom, function, literal, math, p"
     ):
         Scorer(RewardsConfig(), FakeSandbox([ended()])).score_group(group_of(task, "x"))
 
