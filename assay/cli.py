@@ -8,7 +8,9 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
@@ -39,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from assay.shadow import check_shadowing
 
-        check_shadowing()
-        code = _run(arguments)
+        with _swallowed_told_again():
+            check_shadowing()
+            code = _run(arguments)
     except AssayError as error:
         print(f"assay {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -85,6 +88,27 @@ def build_parser() -> argparse.ArgumentParser:
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a YAML file; see configs/")
     _overrides(parser)
+
+
+@contextmanager
+def _swallowed_told_again() -> Iterator[None]:
+    """A signal that comes while Python ends an object, in `__del__` or for a weak reference, raises where nobody hears
+    it: "Exception ignored in", and the command would go on to its end. Inside, it is sent again a moment later."""
+    before = sys.unraisablehook
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+            again.daemon = True
+            again.start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -261,3 +261,18 @@ def test_what_is_no_override_is_refused(words: list[str], capsys: pytest.Capture
     with pytest.raises(SystemExit):
         _parsed(build_parser(), words)
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_signal_that_python_swallows_is_told_again():
+    """It comes while an object ends, where an exception is heard by nobody."""
+    code = (
+        "import os, signal, time\nfrom assay import cli\n"
+        "class Ends:\n    def __del__(self):\n        os.kill(os.getpid(), signal.SIGTERM)\n        time.sleep(0.01)\n"
+        "def run(arguments):\n    ends = Ends()\n    del ends\n    print('swallowed', flush=True)\n    time.sleep(20)\n"
+        "cli._run = run\nraise SystemExit(cli.main(['doctor']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=15, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "swallowed\n")
+    assert done.stderr == "assay doctor: interrupted\n"
