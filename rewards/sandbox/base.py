@@ -82,6 +82,8 @@ class Job:
         if not self.argv:
             raise ValueError("a job needs an argv")
         for path in self.files:
+            if "/" in path and path.startswith(("-", "@")):
+                raise ValueError(f"{path!r}: a compiler would take it for an option or a file of options")
             if "\0" in path or len(path) > 200 or any(part in ("", ".", "..") for part in path.split("/")):
                 raise ValueError(f"{path!r} is neither a plain file name nor a path of such")
         if missing := [name for name in self.fixed if name not in self.files]:
