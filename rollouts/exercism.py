@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from assay.types import Message, Task
+from rollouts.wording import WHOLE, block
 
 Row = Mapping[str, Any]
 
-_WHOLE = "Answer with the whole program in one {label} code block."
 _EACH = "Answer with the whole of every file ({names}), each in a code block of its own, behind a line with its path."
 #: what keeps a test from running, by track; and in Ruby how the tests load the answer, which is there already
 _SWITCHED_OFF = {
@@ -48,8 +48,8 @@ def exercism(row: Row) -> Task:
         judged = {"verifier": "unit_tests", "answer": _unit_tests(row)}
     stub, good = solution(row, "stub"), solution(row, "example")
     if len(row["solution_paths"]) == 1:
-        begins = f"The file begins like this:\n\n{_block(track, *stub.values())}"
-        asked, reference = _WHOLE.format(label=track), _block(track, *good.values())
+        begins = f"The file begins like this:\n\n{block(track, *stub.values())}"
+        asked, reference = WHOLE.format(label=track), block(track, *good.values())
     else:
         begins = f"The files begin like this:\n\n{_blocks(track, stub)}"
         asked, reference = _EACH.format(names=", ".join(stub)), _blocks(track, good)
@@ -151,9 +151,4 @@ def _switched_on(track: str, text: str, *, whole: bool = False) -> str:
 
 
 def _blocks(language: str, files: Mapping[str, str]) -> str:
-    return "\n\n".join(f"`{path}`\n{_block(language, text)}" for path, text in files.items())
-
-
-def _block(language: str, program: str) -> str:
-    fence = "````" if "```" in program else "```"
-    return f"{fence}{language}\n{program.strip(chr(10))}\n{fence}"
+    return "\n\n".join(f"`{path}`\n{block(language, text)}" for path, text in files.items())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from assay.types import Message
 
-_WHOLE = "Answer with the whole program in one {label} code block."
+WHOLE = "Answer with the whole program in one {label} code block."
 
 
 def asked(prompt: str, language: str) -> tuple[Message, ...]:
     """The conversation that asks for a program in one block."""
-    return (Message(role="user", content=f"{prompt}\n\n{_WHOLE.format(label=language)}"),)
+    return (Message(role="user", content=f"{prompt}\n\n{WHOLE.format(label=language)}"),)
 
 
 def block(language: str, program: str) -> str:

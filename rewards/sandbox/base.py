@@ -73,7 +73,7 @@ class Job:
     stdin: bytes = b""
     limits: Limits = field(default_factory=Limits)
     collect: tuple[str, ...] = ()  #: plain names of regular files to bring back, each at most `limits.file_bytes`
-    #: those of `files` that nothing in the box can change, move or remove; tier "local" only, others leave them as all
+    #: those of `files` that nothing in the box can change, move or remove; tier "local" only, others refuse the job
     fixed: tuple[str, ...] = ()
     #: argv is (sandbox.python, *PYTHON_FLAGS, script): a fork of an interpreter that waits may run the script
     warm: bool = False

@@ -107,7 +107,9 @@ def run(tier: str, drop: root.Drop, job: dict[str, Any], blobs: list[bytes]) -> 
     stdin_fd = _input(blobs[0])  # while a file in memory may still be made
     group = cgroups.opened(job.get("cgroup"))  # while its files may still be opened
     contents_of = dict(zip(job["files"], blobs[1:], strict=True))
-    if tier == "local" and job["fixed"]:
+    if job["fixed"] and tier != "local":
+        raise OSError(f"tier {tier!r} cannot keep files from being changed: {job['fixed'][0]}")
+    if job["fixed"]:
         _fix(workdir, {name: contents_of.pop(name) for name in job["fixed"]})
     _give_up_privileges(tier, drop, workdir)
     for name, data in contents_of.items():

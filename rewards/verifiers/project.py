@@ -20,7 +20,8 @@ What is demanded of a framework, so that neither leaving early nor a printed rep
     exit      status 0, for runners that start the answer as a process of its own. Where the answer's code shares a
               process with them, `exit(0)` would win: a runner whose text loads the answer is refused as data, and so is
               a task that is passed by an answer that does nothing else, or does it in front of the reference. The
-              given files cannot be written, moved or removed while it runs (tier "local")
+              given files cannot be written, moved or removed while it runs, which tier "local" alone can see to; on
+              others such a task is refused
     unity     the tests' `main` is called by ours, which has taken a token from standard input before anything of the
               answer ran, reads Unity's counts, and writes both by system calls; names of Unity's are drawn for the run,
               so the answer cannot reach its counts. One process, for one that forks could try every value. The answer
@@ -46,10 +47,9 @@ behind a test, and be called by the C library while Unity prints a failure (a st
 macro of its header can be a variable's name in the tests. A bats test that gives output to arithmetic (`(( ))`,
 `[[ $output -eq 5 ]]`) or to `eval` runs it. For "exit": a runner that loads the answer by a name it puts together, and
 looks into it first, where the task has no reference; one that loads modules from its folder after the answer ran, which
-may have put new ones there; a tier that is not "local", where given files are as writable as all. Under unittest a
-function of the answer's, when tests call it, may still write given files or patch `unittest` and given modules for what
-comes after; and a class of a given module that itself imports the answer is not the one that the answer imported. Every
-accepted test says COMPARED_INSIDE.
+may have put new ones there. Under unittest a function of the answer's, when tests call it, may still write given files
+or patch `unittest` and given modules for what comes after; and a class of a given module that itself imports the answer
+is not the one that the answer imported. Every accepted test says COMPARED_INSIDE.
 """
 
 from __future__ import annotations
@@ -319,6 +319,12 @@ def _require(bench: Bench, plan: Plan) -> None:
     """Raises EnvironmentProblem, saying what to install, where a tool is missing."""
     for language in plan.languages:
         building.require(bench.sandbox, language)
+    tier = bench.sandbox.isolation.tier
+    if plan.report == "exit" and tier != "local":
+        raise EnvironmentProblem(
+            f"report 'exit' believes the task's own files, which an answer can rewrite on tier {tier!r}: set "
+            "rewards.sandbox.tier=local for such tasks, or use a framework's report"
+        )
     tool, install = plan.framework.tool, plan.framework.install
     if tool and not bench.sandbox.has(tool):
         raise EnvironmentProblem(f"{tool} is not installed; report {plan.report!r} needs it ({install})")

@@ -33,6 +33,20 @@ if __name__ == "__main__":
 """
 
 
+def started(policy: Path, folder: Path) -> subprocess.Popen[str]:
+    """RUN, a process of its own."""
+    (folder / "run.py").write_text(RUN)
+    return subprocess.Popen(
+        [sys.executable, str(folder / "run.py"), str(policy)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+
+
 def below(pid: int) -> list[int]:
     """Every process that `pid` started, and what these did."""
     children = [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
@@ -46,16 +60,7 @@ def name(pid: int) -> str:
 def test_a_sigterm_to_every_process_of_a_run_reaches_the_driver_alone_and_a_daemon_that_is_gone_is_named(
     tiny_policy: Path, tmp_path: Path
 ):
-    (tmp_path / "run.py").write_text(RUN)
-    run = subprocess.Popen(
-        [sys.executable, str(tmp_path / "run.py"), str(tiny_policy)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-    )
+    run = started(tiny_policy, tmp_path)
     assert run.stdin is not None and run.stdout is not None
     try:
         assert run.stdout.readline() == "2\n"
@@ -82,16 +87,7 @@ def test_a_sigterm_to_every_process_of_a_run_reaches_the_driver_alone_and_a_daem
 
 
 def test_a_run_that_ends_by_itself_says_nothing_of_its_daemons_and_leaves_none(tiny_policy: Path, tmp_path: Path):
-    (tmp_path / "run.py").write_text(RUN)
-    done = subprocess.Popen(
-        [sys.executable, str(tmp_path / "run.py"), str(tiny_policy)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-    )
+    done = started(tiny_policy, tmp_path)
     assert done.stdout is not None
     try:
         assert done.stdout.readline() == "2\n"

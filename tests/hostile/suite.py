@@ -607,7 +607,7 @@ def _print(tier: str, count: Counts) -> None:
             print(f"  {title}: {', '.join(sorted(name for name, _ in group))}: {reason}")
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> int:
     """The table for the tiers named (all), and the runs whose ids begin with another word (all); -v shows each."""
     wanted = tuple(word for word in arguments if word not in TIERS and word != "-v")
     cases = {
@@ -615,8 +615,9 @@ def main(arguments: Sequence[str]) -> None:
         for case in load().values()
         if not wanted or any(run.id.startswith(wanted) for run in case.runs)
     }
-    table([word for word in arguments if word in TIERS] or TIERS, cases, verbose="-v" in arguments)
+    counts = table([word for word in arguments if word in TIERS] or TIERS, cases, verbose="-v" in arguments)
+    return int(any(count.failed for count in counts.values()))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from assay.errors import DataError, EnvironmentProblem
-from assay.types import Message, Task, Verdict
+from assay.types import Task, Verdict
 from rewards.check_tasks import check_tasks
 from rewards.config import RewardsConfig, SandboxConfig
-from rewards.extract import NoProgram, as_answer, files_of
+from rewards.extract import as_answer, files_of
 from rewards.scorer import Scorer
 from rewards.verifiers.asserts import COMPARED_INSIDE
-from rewards.verifiers.base import Judged
-from rewards.verifiers.project import ProjectVerifier, read
+from rewards.verifiers.project import read
+from tests import projects
+from tests.projects import judge, task
 
 DATA = Path(os.environ.get("ASSAY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 HEADER = "#ifndef F_H\n#define F_H\n#define WRONG -1\nint twice(int x);\nconst char *name(int x);\n#endif\n"
@@ -102,10 +103,6 @@ setup() { source twice.sh; }
 """
 
 
-def task(answer: dict) -> Task:
-    return Task(id="p", messages=(Message(role="user", content="write"),), verifier="project", answer=answer)
-
-
 @pytest.fixture(scope="session")
 def unity() -> Task:
     """Unity itself is that of the data folder."""
@@ -125,25 +122,7 @@ def unity() -> Task:
 
 
 def bats(tests: str = BATS_TESTS) -> Task:
-    if not Path("/usr/bin/bats").exists():
-        pytest.skip("bats is not installed")
-    return task(
-        {
-            "language": "bash", "files": ["twice.sh"], "given": {"twice.bats": tests, "helper.bash": BATS_HELPER},
-            "run": ["/usr/bin/env", "BATS_RUN_SKIPPED=true", "/usr/bin/bats", "--tap", "twice.bats"], "report": "bats",
-        }
-    )  # fmt: skip
-
-
-def judge(given: Task, answer: str | dict[str, str], bench) -> Judged:
-    """What becomes of an answer as a scorer has it judged."""
-    verifier = ProjectVerifier()
-    text = as_answer(answer) if isinstance(answer, dict) else f"```\n{answer}\n```"
-    try:
-        program = verifier.extract(given, text, whole_text=False)
-    except NoProgram as reason:
-        return Judged(verdict=Verdict.CE, detail=str(reason))
-    return verifier.judge(given, program, bench)
+    return projects.bats(tests, BATS_HELPER)
 
 
 def c(source: str = SOURCE, header: str = HEADER) -> dict[str, str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 # ruff: noqa: E501 -- many programs, each on a line
 import dataclasses
-from pathlib import Path
 
 import pytest
 
-from assay.errors import DataError
-from assay.types import Message, Task, Verdict
-from rewards.extract import NoProgram, as_answer
-from rewards.verifiers.base import Judged
-from rewards.verifiers.project import ProjectVerifier, read
+from assay.errors import DataError, EnvironmentProblem, InfraFailure
+from assay.types import Task, Verdict
+from rewards.bench import Bench
+from rewards.sandbox.base import Job, Limits
+from rewards.sandbox.local import LocalSandbox
+from rewards.verifiers.project import read
+from tests import projects
+from tests.projects import judge, task
 
 HELPER = 'assert_output() {\n    [[ $output == "$1" ]] || { echo "got $output" >&2; return 1; }\n}\n'
 SOURCED = """load helper
@@ -71,30 +73,8 @@ leave() { exit "$1"; }
 """
 
 
-def task(answer: dict) -> Task:
-    return Task(id="p", messages=(Message(role="user", content="write"),), verifier="project", answer=answer)
-
-
 def bats(tests: str = SOURCED) -> Task:
-    if not Path("/usr/bin/bats").exists():
-        pytest.skip("bats is not installed")
-    return task(
-        {
-            "language": "bash", "files": ["twice.sh"], "given": {"twice.bats": tests, "helper.bash": HELPER},
-            "run": ["/usr/bin/env", "BATS_RUN_SKIPPED=true", "/usr/bin/bats", "--tap", "twice.bats"], "report": "bats",
-        }
-    )  # fmt: skip
-
-
-def judge(given: Task, answer: str | dict[str, str], bench) -> Judged:
-    """What becomes of an answer as a scorer has it judged."""
-    verifier = ProjectVerifier()
-    text = as_answer(answer) if isinstance(answer, dict) else f"```\n{answer}\n```"
-    try:
-        program = verifier.extract(given, text, whole_text=False)
-    except NoProgram as reason:
-        return Judged(verdict=Verdict.CE, detail=str(reason))
-    return verifier.judge(given, program, bench)
+    return projects.bats(tests, HELPER)
 
 
 # --- bats
@@ -324,3 +304,16 @@ def test_the_commonest_assertion_is_the_shells_own(bench, how):
     tests = head + other[other.index('@test "another"') :]
     assert judge(bats(tests), 'twice() { echo "$1$1"; }', bench).verdict is Verdict.AC
     assert judge(bats(tests), SCRIPTS[how].replace("abab", "cc"), bench).verdict is Verdict.WA
+
+
+def test_a_tier_that_cannot_keep_a_runner_from_its_answer_judges_no_status():
+    """There an answer would write the runner, and believe itself."""
+    given = {"run.sh": "./add.py 2 3 | grep -q 5\n"}
+    believed = task({"language": "python", "files": ["add.py"], "given": given, "run": ["/bin/bash", "run.sh"],
+                     "report": "exit"})  # fmt: skip
+    with LocalSandbox("weak") as sandbox:
+        bench = Bench(sandbox=sandbox, limits=Limits())
+        with pytest.raises(EnvironmentProblem, match=r"can rewrite on tier 'weak': set rewards.sandbox.tier=local"):
+            judge(believed, "print(5)", bench)
+        with pytest.raises(InfraFailure, match=r"tier 'weak' cannot keep files from being changed: a"):
+            sandbox.run(Job(argv=("/bin/true",), files={"a": b""}, fixed=("a",)))
