@@ -7,11 +7,11 @@ import dataclasses
 
 import pytest
 
-from assay.errors import DataError, EnvironmentProblem, InfraFailure
+from assay.errors import DataError, EnvironmentProblem
 from assay.types import Task, Verdict
 from rewards.bench import Bench
-from rewards.sandbox.base import Job, Limits
-from rewards.sandbox.local import LocalSandbox
+from rewards.sandbox.base import Limits
+from rewards.sandbox.fake import FakeSandbox, ended
 from rewards.verifiers.project import read
 from tests import projects
 from tests.projects import judge, task
@@ -309,11 +309,7 @@ def test_the_commonest_assertion_is_the_shells_own(bench, how):
 def test_a_tier_that_cannot_keep_a_runner_from_its_answer_judges_no_status():
     """There an answer would write the runner, and believe itself."""
     given = {"run.sh": "./add.py 2 3 | grep -q 5\n"}
-    believed = task({"language": "python", "files": ["add.py"], "given": given, "run": ["/bin/bash", "run.sh"],
-                     "report": "exit"})  # fmt: skip
-    with LocalSandbox("weak") as sandbox:
-        bench = Bench(sandbox=sandbox, limits=Limits())
-        with pytest.raises(EnvironmentProblem, match=r"can rewrite on tier 'weak': set rewards.sandbox.tier=local"):
-            judge(believed, "print(5)", bench)
-        with pytest.raises(InfraFailure, match=r"tier 'weak' cannot keep files from being changed: a"):
-            sandbox.run(Job(argv=("/bin/true",), files={"a": b""}, fixed=("a",)))
+    box = FakeSandbox([ended()])
+    with pytest.raises(EnvironmentProblem, match=r"can rewrite on tier 'fake': set rewards.sandbox.tier=local"):
+        judge(status(given, ["/bin/bash", "run.sh"]), "print(5)", Bench(sandbox=box, limits=Limits()))
+    assert not box.jobs

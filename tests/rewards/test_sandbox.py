@@ -269,11 +269,17 @@ def test_overhead_of_a_box_is_milliseconds(sandbox):
 WEAK = """
 from rewards.sandbox.local import LocalSandbox
 from rewards.sandbox.base import PYTHON_FLAGS, Job, Limits
+from assay.errors import InfraFailure
 with LocalSandbox("weak") as sandbox:
     code = b"import os, time\\nif os.fork() == 0:\\n  os.setsid()\\n  time.sleep(60)\\nprint(1)"
     run = sandbox.run(Job(argv=("/usr/bin/python3", *PYTHON_FLAGS, "m.py"), files={"m.py": code}))
     print(run.stdout, run.exit_code, run.isolation, len(run.isolation.remarks))
     print(sandbox.run(Job(argv=("/bin/sleep", "9"), limits=Limits(wall_s=0.2))).killed_by)
+    try:
+        kept = sandbox.run(Job(argv=("/bin/bash", "-c", "echo b > a; cat a"), files={"a": b"a"}, fixed=("a",)))
+        print(kept.stdout)
+    except InfraFailure as refused:
+        print(refused)
 """
 
 
@@ -286,10 +292,12 @@ def test_both_tiers_work_for_an_ordinary_user(tier):
         ["/usr/bin/python3", "-B", "-c", WEAK.replace('"weak"', repr(tier))],
         cwd=CHECKOUT, capture_output=True, text=True, timeout=30, **user,
     )  # fmt: skip
-    first, second = out.stdout.splitlines() or [out.stderr, ""]
+    first, second, third = out.stdout.splitlines() or [out.stderr, "", ""]
     expected = "weak:rlimits,nnp,session,seccomp 2" if tier == "weak" else "local:user,mnt,pid,net,ipc,uts"
     assert first.startswith(f"b'1\\n' 0 {expected}"), out.stderr
     assert second == "wall"
+    refused = "sandbox: box: tier 'weak' cannot keep files from being changed: a"
+    assert third == (refused if tier == "weak" else "b'a'")
 
 
 def test_weak_as_root_never_runs_programs_as_root():
