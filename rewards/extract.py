@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
 from rewards.languages import Language
 
@@ -11,7 +12,7 @@ from rewards.languages import Language
 # limit cut off runs to the end of the text. Backticks that are closed on their own line open nothing ("```pip install
 # x```" is text); a single one beside the label ("```python `main.py`") does no harm, though CommonMark has it so.
 _FENCE = re.compile(
-    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}(?![^\n]*```)|~{3,})[ \t]*(?P<label>[^\s`]*)[^\n]*\n"
+    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}+(?![^\n]*```)|~{3,})[ \t]*(?P<label>[^\s`]*)[^\n]*\n"
     r"(?P<body>.*?)(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)",
     re.MULTILINE | re.DOTALL,
 )
@@ -29,6 +30,12 @@ _TITLE = re.compile(
     r"(?P<path>[\w.+/-]+?)[\s*_`\"':]*",
     re.IGNORECASE,
 )
+_SHELL, _CHANGES = ("", ".sh", ".bash", ".bats", ".zsh"), ("", ".diff", ".patch")
+#: label of what answers show beside their files, how they are compiled and what changed -> suffixes of what it may be
+_BESIDE = {
+    **dict.fromkeys(("bash", "sh", "shell", "zsh", "console", "shell-session", "shellsession"), _SHELL),
+    **dict.fromkeys(("diff", "patch"), _CHANGES),
+}
 _DECORATED = re.compile(r"[,:{]")  #: where a label ends and what is said beside it begins: "python:solution.py"
 
 
@@ -66,7 +73,8 @@ def files_of(text: str, paths: Sequence[str]) -> dict[str, str]:
 
     A block is named by its info string ("```c:acronym.h", "```python title=src/a.py"), by a first line that is a
     comment of the path alone, or by the line in front of it, at most one empty line away ("**acronym.h**", "In
-    `acronym.h`:"). A name may lack the folders of a path where no other path ends so. The last block of a path wins.
+    `acronym.h`:"). A name may lack the folders of a path where no other path ends so. The last block of a path wins;
+    one of commands or changes behind it ("To compile `acronym.c`:") does not, where it is written in another language.
     """
     found: dict[str, str] = {}
     text = text.replace("\r\n", "\n")
@@ -78,10 +86,13 @@ def files_of(text: str, paths: Sequence[str]) -> dict[str, str]:
         before = text[: match.start()].removesuffix("\n").removesuffix("\n").rpartition("\n")[2]
         first = body.lstrip("\n").split("\n", 2)[:2]
         comments = [named["path"] for line in first if (named := _NAMED.fullmatch(line))]
+        suffixes = _BESIDE.get(match["label"].lower())
         for words in (_WORD.findall(info), comments, _WORD.findall(before)):
             named_here = {path for word in words if (path := _path_of(word, paths))}
             if len(named_here) == 1:
-                found[named_here.pop()] = _shifted(body, match["indent"])
+                path = named_here.pop()
+                if path not in found or suffixes is None or PurePosixPath(path).suffix in suffixes:
+                    found[path] = _shifted(body, match["indent"])
                 break
     return found
 

@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -427,6 +428,23 @@ def test_a_first_comment_names_a_file_and_an_include_does_not():
     assert files_of("f.h and src/f.c\n```c\nx\n```", ["f.h", "src/f.c"]) == {}
     files = {"f.h": "```\na\n````\n", "src/f.c": "~~~\n"}
     assert files_of(as_answer(files), list(files)) == files
+
+
+@pytest.mark.parametrize("label", ["bash", "sh", "console", "diff"])
+def test_how_a_file_is_compiled_is_not_the_file(label):
+    answer = as_answer({"f.h": "H\n", "src/f.c": "C\n"})
+    behind = f"\n\nTo compile `src/f.c` on its own:\n\n```{label}\ngcc -c src/f.c\n```\n"
+    assert files_of(answer + behind, ["f.h", "src/f.c"]) == {"f.h": "H\n", "src/f.c": "C\n"}
+    assert files_of(behind, ["f.h", "src/f.c"]) == {"src/f.c": "gcc -c src/f.c\n"}  # a label may be wrong
+    script = as_answer({"run.sh": "one\n"}) + behind.replace("src/f.c", "run.sh")
+    assert files_of(script, ["run.sh"]) == {"run.sh": "one\n" if label == "diff" else "gcc -c run.sh\n"}
+
+
+def test_a_line_of_fences_is_read_in_linear_time():
+    text = ("`" * 50_000 + "x```" + "y" * 50_000 + "\n") * 3
+    started = time.process_time()
+    assert files_of(text, ["f.h", "src/f.c"]) == {}
+    assert time.process_time() - started < 2  # a fence whose length was tried again and again took 12 s
 
 
 def test_tasks_of_several_files_are_checked_like_any_other(sandbox, unity):
