@@ -12,7 +12,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ def exercism(row: Row) -> Task:
     else:
         begins = f"The files begin like this:\n\n{_blocks(track, stub)}"
         asked, reference = _EACH.format(names=", ".join(stub)), _blocks(track, good)
+    if track == "c":
+        asked += _compiled(_variable("CFLAGS", beside.get("makefile", "")))
     return Task(
         id=f"exercism/{track}/{slug}",
         messages=(Message(role="user", content=f"{row['instructions'].strip()}\n\n{begins}\n\n{asked}"),),
@@ -133,6 +135,16 @@ def _project(row: Row, beside: Mapping[str, str]) -> dict[str, Any]:
     if track == "ruby":
         return answer | {"run": ["/usr/bin/ruby", *tests]}
     return answer
+
+
+def _compiled(flags: Sequence[str]) -> str:
+    """How the track compiles C, as a sentence for the prompt: nobody can guess that a warning is an error."""
+    standard = next((f" as {flag.removeprefix('-std=').upper()}" for flag in flags if flag.startswith("-std=")), "")
+    told = " ".join(flag for flag in flags if flag.startswith(("-W", "-pedantic")))
+    strict = ", so every warning is an error" if "-Werror" in flags else ""
+    if strict and "-Wmissing-declarations" in flags:
+        strict += ", and so is a function that is neither static nor declared in a header"
+    return f" The files are compiled{standard} with gcc {told}{strict}." if told else ""
 
 
 def _variable(name: str, makefile: str) -> list[str]:

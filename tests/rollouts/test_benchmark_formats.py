@@ -272,6 +272,17 @@ def test_exercism_with_more_files_is_a_project(tmp_path: Path):
     assert task.answer["build"] == ["/usr/bin/gcc", "-std=c99", "-Wall", "-o", "tests.out", "f.c", "test_f.c", "-lm"]
     assert task.reference is not None and files_of(task.reference, ["f.c", "f.h"])["f.h"] == "int f(int);\n"
     check_answers([task])
+    assert task.messages[0].content.endswith(
+        "behind a line with its path. The files are compiled as C99 with gcc -Wall."
+    )
+    flags = "CFLAGS = -std=c99 -g -Wall\nCFLAGS += -Werror -Wmissing-declarations -DX\n"
+    strict = FORMATS["exercism"](row | {"support": {"makefile": flags}})
+    assert strict.messages[0].content.endswith(
+        " The files are compiled as C99 with gcc -Wall -Werror -Wmissing-declarations, so every warning is an error, "
+        "and so is a function that is neither static nor declared in a header."
+    )
+    plain = FORMATS["exercism"](row | {"support": {}})
+    assert plain.messages[0].content.endswith("behind a line with its path.")
     bash = row | {
         "track": "bash", "solution_paths": ["f.sh"], "stub": {"f.sh": "# f\n"}, "example": {"e.sh": "echo\n"},
         "support": {}, "tests": {"f.bats": '@test "a" {\n  true\n}\n@test "b" {\n  (( HAS_TTY )) || skip\n}\n'},
