@@ -6,6 +6,7 @@ weighted. A file appears under its name only when it is whole.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError
-from assay.types import Completion, RewardResult, ScoredGroup
+from assay.types import Completion, Message, RewardResult, ScoredGroup
 
 _NAME = re.compile(r"step-(\d+)\.parquet")
 
@@ -23,6 +24,8 @@ COLUMNS = {
     "task_id": "string",
     "source": "string",
     "prompt": "string",
+    "prompt_ids": "list<int32>",  # its tokens: all messages, as the template put them that day
+    "messages_digest": "string",
     "index": "int64",  # place in its group
     "completion": "string",
     "program": "string",
@@ -106,6 +109,12 @@ def read_samples(folder: str | Path, steps: Sequence[int] | None = None) -> list
     return rows
 
 
+def messages_digest(messages: Sequence[Message]) -> str:
+    """Of who said what, 16 hexadecimal digits."""
+    said = json.dumps([(message.role, message.content) for message in messages])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
 def has_experts(folder: str | Path, step: int) -> bool:
     """Whether the samples of a step hold the experts that the engine chose."""
     import pyarrow.parquet as pq
@@ -167,6 +176,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     task = scored.group.task
     shared = {"step": step, "task_id": task.id, "source": task.source, "prompt": prompt}
+    shared |= {"prompt_ids": list(scored.group.prompt_ids), "messages_digest": messages_digest(task.messages)}
     pairs = zip(scored.group.completions, scored.results, advantages, mismatch, strict=True)
     return [
         {**shared, "index": i, "advantage": advantage, "mismatch_max": ratio, **_said(completion), **_judged(result)}

@@ -11,6 +11,7 @@ what they saw then.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from assay.errors import DataError
 from assay.types import Completion, FinishReason, RolloutGroup, RoutedExperts, Task
 from rollouts.config import ProofConfig
 from rollouts.pool import RolloutPool
-from rollouts.recorder import read_samples, recorded_steps
+from rollouts.recorder import messages_digest, read_samples, recorded_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +54,15 @@ class Replay(RolloutPool):
             raise DataError(
                 f"{self._folder}: step {step} answers another prompt of {name!r} than this configuration has; {NEEDS}"
             )
-        return self._group(task, [_completion(row, self._folder) for row in rows])
+        if rows[0].get("messages_digest") not in (None, messages_digest(task.messages)):  # older records have none
+            raise DataError(
+                f"{self._folder}: step {step} answers {name!r} behind another system message or other turns than this "
+                f"configuration has; {NEEDS}"
+            )
+        group = self._group(task, [_completion(row, self._folder) for row in rows])
+        # a template may have put something of its own there since, such as a date
+        drawn = rows[0].get("prompt_ids")
+        return group if drawn is None else replace(group, prompt_ids=tuple(drawn))
 
 
 def _by_group(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -43,6 +43,7 @@ def test_a_step_reads_back_as_written(tmp_path):
     assert json.loads(first.pop("parts")) == {"compiler": 0.5, "rm": 0.1, "style": 1.0}
     assert first == {
         "step": 12, "task_id": "t1", "source": "mbpp", "prompt": "User: add", "index": 0, "completion": "```x```",
+        "prompt_ids": [9], "messages_digest": "74fd70e3ca9decc4",
         "program": "x", "verdict": "WA", "tests": ["AC", "WA"], "reward": 0.25, "reward_compiler": 0.5,
         "reward_rm": 0.1, "advantage": -1.5, "tokens": 3,
         "token_ids": [1, 2, 3], "logprobs": [-0.5, -0.25, -2.0], "finish_reason": "stop", "policy_version_min": 3,

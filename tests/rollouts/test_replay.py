@@ -105,11 +105,31 @@ def test_other_tasks_other_prompts_and_more_steps_are_refused(recorded: tuple[Pa
     other = replace(TASKS[0], messages=TASKS[1].messages)
     with pytest.raises(DataError, match="step 1 answers another prompt of '0' than this configuration has; replay"):
         replay.step(1, {**BY_ID, "0": other})
+    ordered = replace(TASKS[0], messages=(Message(role="system", content="In Rust."), *TASKS[0].messages))
+    with pytest.raises(
+        DataError, match="step 1 answers '0' behind another system message or other turns than this con"
+    ):
+        replay.step(1, {**BY_ID, "0": ordered})
     assert replay.step(1, {**BY_ID, "0": replace(TASKS[0], answer={"tests": []})})[0].task.answer == {"tests": []}
     with pytest.raises(DataError, match="nothing recorded of step 3"):
         replay.step(3, BY_ID)
     with pytest.raises(DataError, match="no recorded samples"):
         Replay(TOKENIZER, folder / "none")
+
+
+def test_the_prompt_is_what_it_was_though_the_template_says_another_date(recorded: tuple[Path, list[RolloutGroup]]):
+    folder, groups = recorded
+    other = train_tokenizer(["plus minus times"], vocab_size=300)
+    other.chat_template = "Today is Monday. " + TOKENIZER.chat_template
+    assert Replay(other, folder).prompt_ids(TASKS[0]) != groups[0].prompt_ids
+    assert Replay(other, folder).step(1, BY_ID)[0].prompt_ids == groups[0].prompt_ids
+
+
+def test_samples_of_an_earlier_version_are_taken_without_what_they_lack(recorded: tuple[Path, list[RolloutGroup]]):
+    folder, groups = recorded
+    path = folder / "step-00001.parquet"
+    pq.write_table(pq.read_table(path).drop(["prompt_ids", "messages_digest"]), path)
+    assert Replay(TOKENIZER, folder).step(1, BY_ID)[0].prompt_ids == groups[0].prompt_ids
 
 
 def test_samples_of_an_earlier_version_lack_the_tokens(recorded: tuple[Path, list[RolloutGroup]]):
