@@ -120,11 +120,11 @@ def measured(engine: Any, trainer: Any, how: Any, sequences: list[list[int]]) ->
 
 def given(engine: Any, published: Any, spent: dict[str, float]) -> Any:
     """Every bucket to the engine, out of a copy that cannot be written to; what copies and digests took is added up."""
-    from rollouts.weights import digest
+    from rollouts.weights import digests_of
 
     report = None
     for bucket in published:
-        spent["digests"] += timed(lambda b=bucket: [digest(array) for array in b.tensors.values()])[1]
+        spent["digests"] += timed(lambda b=bucket: digests_of(b.tensors))[1]
         copies, seconds = timed(lambda b=bucket: {name: array.copy() for name, array in b.tensors.items()})
         spent["copy"] += seconds
         for array in copies.values():

@@ -313,8 +313,8 @@ def _multiplies_whole(dtype: torch.dtype) -> bool:
 def _sum_of_values(tensor: torch.Tensor) -> int:
     """A sum over a tensor of 16 or 32 bits that knows every value and no place, and zero for nothing. Modulo 2^32.
 
-    The bits of each value are mixed (multiplied, shifted onto themselves, twice), so that small differences of many
-    do not cancel.
+    The bits of each value are mixed (multiplied, shifted onto themselves, twice), so that small differences of many do
+    not cancel. Once is not enough: of values of 16 bits in 32 the lower half of the first product is zero.
     """
     words = tensor.contiguous().flatten().view(torch.int32 if tensor.dtype == torch.float32 else torch.int16)
     total = 0
