@@ -2,18 +2,21 @@
 
     python benchmarks/sync.py                             a table over all sizes, each in a process of its own
     python benchmarks/sync.py small medium medium+lora    some of them
+    python benchmarks/sync.py --prompts 64 large          steps of 64 prompts in place of 16
 
 One engine on a CPU in fp32, weights handed over as Ray hands them over: a bucket at a time, copied to memory that
 cannot be written to (counted as "copy", and as the engine's). A step is 8 completions of 40 tokens for each of 16
-prompts, 5,120 tokens as in the demo, and one update of the policy on them. "Beyond" is the largest resident size during
-the phase less what was resident before, in units of the weights' size. Of the trainer: a pass over its buckets that
-keeps none. Of the engine: what it takes to load and prove, with the bucket at hand and its copy, as both sides are one
-process here. With "+lora" GRPO trains factors of rank 16, which alone are sent (`rollouts.engine.lora_sync: adapter`);
-the frozen weights, brought once, are not counted, and merging with its checks is a part of "load", not of the proof.
+prompts, 5,120 tokens as in the demo, or for each of as many as asked for, and one update of the policy on them.
+"Beyond" is the largest resident size during the phase less what was resident before, in units of the weights' size. Of
+the trainer: a pass over its buckets that keeps none. Of the engine: what it takes to load and prove, with the bucket at
+hand and its copy, as both sides are one process here. With "+lora" GRPO trains factors of rank 16, which alone are sent
+(`rollouts.engine.lora_sync: adapter`); the frozen weights, brought once, are not counted, and merging with its checks
+is a part of "load", not of the proof.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import re
@@ -35,20 +38,19 @@ SIZES: dict[str, dict[str, Any]] = {
               "moe_intermediate_size": 384, "n_routed_experts": 16},
 }  # fmt: skip
 ROUNDS = 3
-PROMPTS, GROUP, TOKENS = 16, 8, 40
+GROUP, TOKENS = 8, 40
 LORA = "+lora"  #: after a size
 BUCKET_MIB = 16  #: the sizes here are small
 COLUMNS = ("size", "parameters", "MB sent", "publish", "copy", "digests", "load", "modules", "probe", "sync",
            "of memcpy", "proof / sync", "proof / step", "step", "beyond, trainer", "beyond, engine")  # fmt: skip
 
 
-def main(names: list[str]) -> int:
+def main(names: list[str], prompts: int) -> int:
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + " --- |" * len(COLUMNS))
     for name in names or [*SIZES, *(f"{size}{LORA}" for size in SIZES)]:
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, text=True, check=True, timeout=900
-        )
+        command = [sys.executable, __file__, "--prompts", str(prompts), "--one", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=900)
         print(line(name, json.loads(done.stdout.splitlines()[-1])), flush=True)
     return 0
 
@@ -64,7 +66,7 @@ def line(name: str, m: dict[str, float]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def one(name: str) -> dict[str, float]:
+def one(name: str, prompts: int) -> dict[str, float]:
     """Medians over ROUNDS syncs, each after a step."""
     from assay.adapter import LoraConfig
     from assay.policy import InitConfig, PolicyConfig, create_policy
@@ -90,16 +92,16 @@ def one(name: str) -> dict[str, float]:
         sequences = probe_sequences(len(tokenizer), tokenizer.all_special_ids)
         for bucket in trainer.publication(how, keep=False).base or ():
             engine.load_weights(bucket)
-        rows = [measured(engine, trainer, how, sequences) for _ in range(ROUNDS + 1)]
+        rows = [measured(engine, trainer, how, sequences, prompts) for _ in range(ROUNDS + 1)]
     return {part: median(row[part] for row in rows[1:]) for part in rows[0]}  # the first warms up
 
 
-def measured(engine: Any, trainer: Any, how: Any, sequences: list[list[int]]) -> dict[str, float]:
+def measured(engine: Any, trainer: Any, how: Any, sequences: list[list[int]], prompts: int) -> dict[str, float]:
     """One step, then one sync in its parts."""
     from rollouts.config import ProofConfig
     from rollouts.weights import compare_probe
 
-    row: dict[str, float] = {"step": timed(lambda: step(engine, trainer))[1]}
+    row: dict[str, float] = {"step": timed(lambda: step(engine, trainer, prompts))[1]}
     published = trainer.publication(how, keep=False)
     (sizes, passed), extra = beyond(lambda: timed(lambda: [bucket.size_bytes for bucket in published]))
     row["bytes"] = float(sum(sizes))
@@ -120,11 +122,11 @@ def measured(engine: Any, trainer: Any, how: Any, sequences: list[list[int]]) ->
 
 def given(engine: Any, published: Any, spent: dict[str, float]) -> Any:
     """Every bucket to the engine, out of a copy that cannot be written to; what copies and digests took is added up."""
-    from rollouts.weights import digests_of
+    from rollouts.weights import digest
 
     report = None
     for bucket in published:
-        spent["digests"] += timed(lambda b=bucket: digests_of(b.tensors))[1]
+        spent["digests"] += timed(lambda b=bucket: [digest(array) for array in b.tensors.values()])[1]
         copies, seconds = timed(lambda b=bucket: {name: array.copy() for name, array in b.tensors.items()})
         spent["copy"] += seconds
         for array in copies.values():
@@ -134,12 +136,12 @@ def given(engine: Any, published: Any, spent: dict[str, float]) -> Any:
     return report
 
 
-def step(engine: Any, trainer: Any) -> None:
+def step(engine: Any, trainer: Any, count: int) -> None:
     """Sample, and update on what was sampled; half of it is called good."""
     from grpo.batch import TrainBatch
     from rollouts.engine import Sampling
 
-    prompts = [tuple(range(20 + p, 52 + p)) for p in range(PROMPTS)]
+    prompts = [tuple(range(20 + p, 52 + p)) for p in range(count)]
     groups = engine.generate(prompts, Sampling(temperature=1.0, max_tokens=TOKENS, samples=GROUP))
     said = [completion for group in groups for completion in group]
     batch = TrainBatch(
@@ -182,7 +184,14 @@ def memcpy(state: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(one(sys.argv[2])))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "names", nargs="*", metavar="SIZE", help=f"{', '.join(SIZES)}; with {LORA} behind it, of factors"
+    )
+    parser.add_argument("--prompts", type=int, default=16, help="of a step")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(options.one, options.prompts)))
         sys.exit(0)
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(options.names, options.prompts))

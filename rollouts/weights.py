@@ -15,11 +15,9 @@ The engine proves in three steps, each of which names what differs:
 
 from __future__ import annotations
 
-import os
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
@@ -32,10 +30,6 @@ from rollouts.config import ProofConfig
 if TYPE_CHECKING:  # numpy is all that travels; torch is imported where it is used
     import numpy as np
     import torch
-
-
-THREADED_BYTES = 4 << 20  # less is read faster than threads start
-DIGEST_THREADS = 4  # they share a memory bus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,21 +95,10 @@ def digest(array: np.ndarray[Any, Any]) -> str:
     return blake3(memoryview(array).cast("B")).hexdigest(length=16)
 
 
-def digests_of(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, str]:
-    """Name -> digest. Large ones are read by several threads, which end here: a process that forks later has none."""
-    if sum(array.nbytes for array in arrays.values()) < THREADED_BYTES:
-        return {name: digest(array) for name, array in arrays.items()}
-    try:
-        with ThreadPoolExecutor(max_workers=min(DIGEST_THREADS, os.cpu_count() or 1)) as threads:
-            return dict(zip(arrays, threads.map(digest, arrays.values()), strict=True))
-    except RuntimeError:  # no thread can be had
-        return {name: digest(array) for name, array in arrays.items()}
-
-
 def publish(state: Mapping[str, Any], version: int) -> WeightBundle:
     """Bundle a checkpoint-form state dict (name -> torch tensor, any device) as `version`. Values are copied."""
     tensors = {name: as_array(tensor).copy() for name, tensor in state.items()}
-    digests = digests_of(tensors)
+    digests = {name: digest(a) for name, a in tensors.items()}
     dtypes = {name: dtype_name(tensor) for name, tensor in state.items()}
     return WeightBundle(version=version, tensors=tensors, dtypes=dtypes, digests=digests, published=digests)
 
@@ -190,7 +173,7 @@ class Publication:
         tensors = {name: as_array(tensor) for name, tensor in group.items()}
         for array in tensors.values():
             array.flags.writeable = False  # they may be the trainer's own
-        digests = digests_of(tensors)
+        digests = {name: digest(array) for name, array in tensors.items()}
         moved = [] if self._digests is None else [n for n, d in digests.items() if self._digests.get(n) != d]
         if moved:
             raise WeightMismatch(
@@ -257,7 +240,7 @@ class Received(Mapping[str, "torch.Tensor"]):
 
 def unpack(bundle: WeightBundle) -> Received:
     """The bundle as torch tensors, after checking that each one arrived as it was sent."""
-    damaged = [name for name, arrived in digests_of(bundle.tensors).items() if arrived != bundle.digests.get(name)]
+    damaged = [name for name, array in bundle.tensors.items() if digest(array) != bundle.digests.get(name)]
     missing = sorted(bundle.digests.keys() - bundle.tensors.keys())
     if damaged or missing:
         raise WeightMismatch(
