@@ -23,10 +23,10 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from routing import Decoding
 
 from assay.tokenizer import train_tokenizer
 from assay.types import Message, RewardResult, RolloutGroup, Task, Verdict
-from benchmarks.routing import Decoding
 from grpo import loop
 from grpo.batch import TrainBatch
 from grpo.config import GRPOConfig

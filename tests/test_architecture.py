@@ -62,6 +62,14 @@ def test_the_arrow_check_sees_a_wrong_arrow():
     assert wrong_arrows("grpo/bad.py", "from assay.commands import stages")
 
 
+def test_benchmarks_run_as_they_are_called():
+    """`python benchmarks/x.py` has its own folder on the path, and the checkout's is not."""
+    scripts = sorted((ROOT / "benchmarks").glob("*.py"))
+    tops = {p.name: {name.split(".")[0] for name in imports_of(ast.parse(p.read_text()))} for p in scripts}
+    assert "flow.py" in tops
+    assert {name for name, found in tops.items() if found & {"benchmarks", "tests"}} == set()
+
+
 def test_only_one_module_imports_ray():
     using = [
         str(p.relative_to(ROOT))
