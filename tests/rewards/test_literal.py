@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from assay.errors import DataError
@@ -70,7 +72,10 @@ def test_a_reference_that_is_no_value_is_refused(answer: object):
         LiteralVerifier().check_group(value_task(answer))
 
 
-def test_processes_that_read_not_even_the_reference_are_no_verdict(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(literal, "TERMS", Terms(timeout_s=0.001, concurrency=1))
+def test_processes_that_read_not_even_the_reference_are_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    slow = tmp_path / "slow.py"
+    slow.write_text("import time\n\n\ndef equal(prompt, completion, *, expected):\n    time.sleep(60)\n")
+    monkeypatch.setattr(literal, "__file__", str(slow))
+    monkeypatch.setattr(literal, "TERMS", Terms(timeout_s=0.2, concurrency=1))
     results = LiteralVerifier().judge_group(as_group(value_task("7"), ["7", "8"]))
     assert [(r.verdict, r.reward) for r in results] == [(Verdict.INFRA, None)] * 2
