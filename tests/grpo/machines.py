@@ -203,12 +203,14 @@ class Machines:
 
     def left(self) -> tuple[list[psutil.Process], list[str]]:
         """Processes of ours, and what else is left of them."""
-        alive = []
+        alive, mark = [], f"{MARK}={self.name}".encode()
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == self.name and process.status() != psutil.STATUS_ZOMBIE:
+                # psutil stops where a process that gave itself another title has nothing, as Ray's agents do
+                environ = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+                if mark in environ and process.status() != psutil.STATUS_ZOMBIE:
                     alive.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
+            except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
                 pass
         others = [name for name in _names("/sys/class/net") if name.endswith(str(os.getpid()))]
         others += [name for name in _names("/run/netns") if name.startswith(f"{self.name}-")]
