@@ -6,7 +6,8 @@ An event for each group that is drawn or judged and for each step that is traine
 `flow.py`: an engine draws 8 groups at once, a group takes as long as its longest completion, 16 prompts and 4 reward
 workers per engine. What starts when is what `rollouts.pool` and `grpo.loop` do: a batch after the one before unless
 groups flow, no group for a step further ahead than `max_lag`, a sync when nothing is under way unless it may come into
-the midst of a draw. The floor is what the engines need where each place is always taken, or the trainer and the sync.
+the midst of a draw; only that a queue begins with the tasks that are expected to be longest is left out. The floor is
+what the engines need where each place is always taken, or the trainer and the sync.
 """
 
 from __future__ import annotations
@@ -104,12 +105,11 @@ class Run:
 
     def _turn(self) -> None:
         """Begin whatever may begin now."""
-        if self.wants_sync and (self.in_flight or not self.running):
-            self.wants_sync = False
-            self._at(self.now + SYNC_S, "synced")
+        if self.wants_sync:
             self.gate = False
-        elif self.wants_sync:
-            self.gate = False
+            if self.in_flight or not self.running:
+                self.wants_sync = False
+                self._at(self.now + SYNC_S, "synced")
         while self.judging and self.judges:
             self.judges -= 1
             self._at(self.now + JUDGE_S, "judged", self.judging.popleft())

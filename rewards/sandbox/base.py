@@ -81,9 +81,10 @@ class Job:
     def __post_init__(self) -> None:
         if not self.argv:
             raise ValueError("a job needs an argv")
-        for path in self.files:
-            if "/" in path and path.startswith(("-", "@")):
+        for path in (*self.files, *self.collect):
+            if path.startswith(("-", "@")):
                 raise ValueError(f"{path!r}: a compiler would take it for an option or a file of options")
+        for path in self.files:
             if "\0" in path or len(path) > 200 or any(part in ("", ".", "..") for part in path.split("/")):
                 raise ValueError(f"{path!r} is neither a plain file name nor a path of such")
         if missing := [name for name in self.fixed if name not in self.files]:

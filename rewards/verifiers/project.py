@@ -76,7 +76,7 @@ from rewards.verifiers.stdio import failure_of, last_words
 
 _REQUIRED = ("language", "files", "given", "report")
 _OPTIONAL = ("run", "build", "artefact", "beside", "test_files", "tests", "limits")
-_PATH = re.compile(r"(?!(?:[^/]*/)*\.\.?(?:/|$))[\w.+-]+(?:/[\w.+-]+)*")
+_PATH = re.compile(r"(?!-)(?!(?:[^/]*/)*\.\.?(?:/|$))[\w.+-]+(?:/[\w.+-]+)*")
 _SHOWN_BYTES = 2000
 
 

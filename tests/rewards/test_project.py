@@ -169,6 +169,8 @@ def test_a_missing_file_is_named(unity, bench):
         ({"given": {"test_f.c": '#include "unity.h"\nint main(void) { return 0; }\n'}}, "no tests in"),
         ({"given": {"test_f.c": UNITY_TESTS, "f.h": HEADER}}, "stands for two things"),
         ({"given": {"../test_f.c": UNITY_TESTS}}, "cannot be called"),
+        ({"given": {"test_f.c": UNITY_TESTS, "-o/f.c": ""}}, "cannot be called"),
+        ({"given": {"test_f.c": UNITY_TESTS, "-x.c": ""}}, "cannot be called"),
         ({"tests": 0}, "at least one"),
         ({"report": "junit"}, "no report 'junit'"),
         ({"language": "bash"}, "is for tests in c"),
